@@ -1,0 +1,128 @@
+// The group X of one container of kelp, with its leaves.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "cgroup/cgroup.h"
+#include "cgroup/cgroupfs.h"
+#include "cgroup/systemd_scope.h"
+#include "sys/procfs.h"
+#include "sys/sd_bus.h"
+
+namespace kelp::cgroup {
+
+struct ContainerGroup::Impl {
+  Place place;
+  std::string id, path;
+  Fd monitor;
+  std::optional<sys::Systemd> systemd;
+  pid_t child = -1;
+  bool made = false;
+
+  /// X/monitor, X/container; the controllers go from X to both, so X itself must hold no process.
+  void make_leaves() {
+    make_group(path + "/monitor");
+    monitor = open_group(path + "/monitor");
+    if (child > 0) move_into(path + "/monitor", child);
+    for (const std::string& name : place.controllers) {
+      try {
+        sys::write_file(path + "/cgroup.subtree_control", "+" + name);
+      } catch (const SysError& error) {
+        log::debug("enable the controller {} in {}: {}", name, path, errno_text(error.code()));
+      }
+    }
+    make_group(path + "/container");
+  }
+  void undo() noexcept {
+    if (!made) return;
+    made = false;
+    try {
+      if (systemd)
+        systemd->stop_scope(scope_name(id));
+      else if (!remove_tree(path, 200))
+        log::debug("the cgroup {} is still in use", path);
+    } catch (const Error& error) {
+      log::debug("{}", error.message());
+    }
+  }
+};
+
+ContainerGroup::ContainerGroup() = default;
+
+ContainerGroup::ContainerGroup(const Place& place, const std::string& id) {
+  if (place.manager == Manager::none) return;
+  impl_ = std::make_unique<Impl>();
+  impl_->place = place;
+  impl_->id = id;
+  impl_->path = foretold_path(place, id);
+  if (place.manager != Manager::cgroupfs) return;
+  // A group of that name can only be an old one of this very container: the id is unique.
+  if (!make_group(impl_->path) && !remove_tree(impl_->path, 500))
+    throw_error("the cgroup {} still holds processes of an earlier start", impl_->path);
+  if (!exists(impl_->path)) make_group(impl_->path);
+  impl_->made = true;
+  try {
+    impl_->make_leaves();
+  } catch (...) {
+    impl_->undo();
+    throw;
+  }
+}
+
+ContainerGroup::~ContainerGroup() {
+  if (impl_) impl_->undo();
+}
+ContainerGroup::ContainerGroup(ContainerGroup&&) noexcept = default;
+ContainerGroup& ContainerGroup::operator=(ContainerGroup&& other) noexcept {
+  if (impl_) impl_->undo();
+  impl_ = std::move(other.impl_);
+  return *this;
+}
+
+void ContainerGroup::adopt(pid_t child) {
+  if (!impl_ || impl_->place.manager != Manager::systemd) return;
+  impl_->child = child;
+  impl_->systemd = sys::Systemd::connect();
+  impl_->systemd->request_scope(
+      {scope_name(impl_->id), slice_of(impl_->place), "kelp container " + impl_->id.substr(0, 12), {child}});
+  impl_->made = true;
+}
+
+void ContainerGroup::wait() {
+  if (!impl_ || !impl_->systemd || impl_->monitor) return;
+  impl_->systemd->wait_scope();
+  // The truth is where the child is now; the foretold path goes into config.json, so both must agree.
+  const std::string actual = group_of(impl_->child);
+  if (actual != impl_->path)
+    throw_error("systemd put the scope of the container at {} instead of {}", actual, impl_->path);
+  impl_->make_leaves();
+}
+
+void ContainerGroup::release() noexcept {
+  if (impl_) impl_->made = false;
+}
+
+const std::string& ContainerGroup::path() const noexcept {
+  static const std::string none;
+  return impl_ ? impl_->path : none;
+}
+std::string ContainerGroup::monitor_path() const { return impl_ ? impl_->path + "/monitor" : ""; }
+std::string ContainerGroup::container_path() const { return impl_ ? impl_->path + "/container" : ""; }
+int ContainerGroup::monitor_fd() const noexcept { return impl_ ? impl_->monitor.get() : -1; }
+
+std::string foretold_path(const Place& place, const std::string& id) {
+  switch (place.manager) {
+    case Manager::systemd:
+      return place.parent + "/" + scope_name(id);
+    case Manager::cgroupfs:
+      return place.parent + "/kelp-" + id;
+    case Manager::none:
+      break;
+  }
+  return "";
+}
+
+}  // namespace kelp::cgroup

@@ -1,0 +1,55 @@
+#pragma once
+
+#include "cli/commands.h"
+
+/// The functions behind the table in commands.cc, each in the file of its command: they declare the command's options
+/// in `options` and return its action.
+namespace kelp::cli {
+
+Action define_attach(OptionSet& options);
+Action define_container_exists(OptionSet& options);
+Action define_container_inspect(OptionSet& options);
+Action define_container_prune(OptionSet& options);
+Action define_cp(OptionSet& options);
+Action define_create(OptionSet& options);
+Action define_dump_options(OptionSet& options);
+Action define_exec(OptionSet& options);
+Action define_export(OptionSet& options);
+Action define_history(OptionSet& options);
+Action define_image_exists(OptionSet& options);
+Action define_image_inspect(OptionSet& options);
+Action define_image_prune(OptionSet& options);
+Action define_images(OptionSet& options);
+Action define_import(OptionSet& options);
+Action define_info(OptionSet& options);
+Action define_inspect(OptionSet& options);
+Action define_kill(OptionSet& options);
+Action define_load(OptionSet& options);
+Action define_logs(OptionSet& options);
+Action define_pause(OptionSet& options);
+Action define_port(OptionSet& options);
+Action define_ps(OptionSet& options);
+Action define_pull(OptionSet& options);
+Action define_rename(OptionSet& options);
+Action define_restart(OptionSet& options);
+Action define_rm(OptionSet& options);
+Action define_rmi(OptionSet& options);
+Action define_run(OptionSet& options);
+Action define_save(OptionSet& options);
+Action define_start(OptionSet& options);
+Action define_stop(OptionSet& options);
+Action define_tag(OptionSet& options);
+Action define_top(OptionSet& options);
+Action define_unpause(OptionSet& options);
+Action define_unshare(OptionSet& options);
+Action define_untag(OptionSet& options);
+Action define_version(OptionSet& options);
+Action define_volume_create(OptionSet& options);
+Action define_volume_exists(OptionSet& options);
+Action define_volume_inspect(OptionSet& options);
+Action define_volume_ls(OptionSet& options);
+Action define_volume_prune(OptionSet& options);
+Action define_volume_rm(OptionSet& options);
+Action define_wait(OptionSet& options);
+
+}  // namespace kelp::cli

@@ -1,0 +1,143 @@
+#include "cli/commands.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+
+namespace kelp::cli {
+namespace {
+
+constexpr std::string_view kContainers = "Containers", kImages = "Images", kVolumes = "Volumes", kSystem = "System";
+
+// Sorted as the help shows them: by group, then by what people use most.
+constexpr Command kCommands[] = {
+    {"run", "container run", kContainers, "run a command in a new container", define_run},
+    {"create", "container create", kContainers, "make a container without starting it", define_create},
+    {"start", "container start", kContainers, "start stopped or created containers", define_start},
+    {"stop", "container stop", kContainers, "stop running containers", define_stop},
+    {"restart", "container restart", kContainers, "stop containers and start them again", define_restart},
+    {"kill", "container kill", kContainers, "send a signal to containers", define_kill},
+    {"pause", "container pause", kContainers, "freeze all processes of containers", define_pause},
+    {"unpause", "container unpause", kContainers, "thaw paused containers", define_unpause},
+    {"rm", "container rm", kContainers, "remove containers", define_rm},
+    {"wait", "container wait", kContainers, "wait until containers end and print their exit codes", define_wait},
+    {"ps", "container ps, container ls, container list", kContainers, "list containers", define_ps},
+    {"exec", "container exec", kContainers, "run another process in a running container", define_exec},
+    {"attach", "container attach", kContainers, "connect to the streams of a running container", define_attach},
+    {"logs", "container logs", kContainers, "print the output of containers", define_logs},
+    {"top", "container top", kContainers, "list the processes of a container", define_top},
+    {"port", "container port", kContainers, "list published ports", define_port},
+    {"rename", "container rename", kContainers, "give a container another name", define_rename},
+    {"cp", "container cp", kContainers, "copy files between a container and the host", define_cp},
+    {"export", "container export", kContainers, "write a container's file system as a tar archive", define_export},
+    {"container inspect", "", kContainers, "print all about containers as JSON", define_container_inspect},
+    {"container exists", "", kContainers, "exit with 0 when the container exists, with 1 when not",
+     define_container_exists},
+    {"container prune", "", kContainers, "remove all stopped containers", define_container_prune},
+
+    {"pull", "image pull", kImages, "fetch an image from a registry", define_pull},
+    {"images", "image ls, image list", kImages, "list images", define_images},
+    {"rmi", "image rm", kImages, "remove images", define_rmi},
+    {"tag", "image tag", kImages, "give an image another name", define_tag},
+    {"untag", "image untag", kImages, "take names from an image", define_untag},
+    {"history", "image history", kImages, "show how an image was made", define_history},
+    {"load", "image load", kImages, "load images from an archive", define_load},
+    {"save", "image save", kImages, "save images as an archive", define_save},
+    {"import", "image import", kImages, "make an image from a file system archive", define_import},
+    {"image inspect", "", kImages, "print all about images as JSON", define_image_inspect},
+    {"image exists", "", kImages, "exit with 0 when the image is stored, with 1 when not", define_image_exists},
+    {"image prune", "", kImages, "remove images that have no name", define_image_prune},
+
+    {"volume create", "", kVolumes, "make a volume", define_volume_create},
+    {"volume ls", "volume list", kVolumes, "list volumes", define_volume_ls},
+    {"volume inspect", "", kVolumes, "print all about volumes as JSON", define_volume_inspect},
+    {"volume exists", "", kVolumes, "exit with 0 when the volume exists, with 1 when not", define_volume_exists},
+    {"volume rm", "volume remove", kVolumes, "remove volumes", define_volume_rm},
+    {"volume prune", "", kVolumes, "remove volumes that no container uses", define_volume_prune},
+
+    {"inspect", "", kSystem, "print all about containers, images or volumes as JSON", define_inspect},
+    {"info", "system info", kSystem, "show what the host offers and where things are kept", define_info},
+    {"version", "", kSystem, "show the version", define_version},
+    {"unshare", "", kSystem, "run a command in the user namespace of the containers", define_unshare},
+
+    {"__dump-options", "", kSystem, "print the tree of commands and options as JSON", define_dump_options, true},
+};
+
+constexpr CommandGroup kGroups[] = {
+    {"container", "all about containers"},
+    {"image", "all about images"},
+    {"system", "all about kelp itself"},
+    {"volume", "all about volumes"},
+};
+
+bool has_alias(const Command& command, std::string_view name) {
+  std::string_view rest = command.aliases;
+  while (!rest.empty()) {
+    const size_t comma = rest.find(", ");
+    if (rest.substr(0, comma) == name) return true;
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 2);
+  }
+  return false;
+}
+
+}  // namespace
+
+std::span<const Command> commands() { return kCommands; }
+std::span<const CommandGroup> command_groups() { return kGroups; }
+
+const Command* find_command_named(std::string_view name) {
+  for (const Command& command : kCommands) {
+    if (command.name == name || has_alias(command, name)) return &command;
+  }
+  return nullptr;
+}
+
+const Command* find_command(const Strings& words, size_t& used) {
+  if (words.size() >= 2) {
+    used = 2;
+    if (const Command* command = find_command_named(words[0] + " " + words[1])) return command;
+  }
+  used = 1;
+  return words.empty() ? nullptr : find_command_named(words[0]);
+}
+
+Strings command_aliases(const Command& command) {
+  Strings names;
+  for (auto& part : split(command.aliases, ',')) names.emplace_back(trim(part));
+  return names;
+}
+
+void throw_unknown_command(const Strings& words) {
+  const bool in_group = [&] {
+    for (const CommandGroup& group : kGroups) {
+      if (group.name == words[0]) return true;
+    }
+    return false;
+  }();
+  const std::string prefix = in_group ? words[0] + " " : "";
+  if (in_group && words.size() < 2) {
+    throw UsageError(fmt::format("kelp {}: a command is missing", words[0]))
+        .with_hint(fmt::format("see 'kelp {} --help'", words[0]));
+  }
+  std::vector<std::string> names;
+  const auto add = [&](std::string_view name) {
+    if (starts_with(name, prefix)) names.emplace_back(name.substr(prefix.size()));
+  };
+  for (const Command& command : kCommands) {
+    if (command.hidden) continue;
+    add(command.name);
+    for (const auto& alias : command_aliases(command)) add(alias);
+  }
+  if (!in_group) {
+    for (const CommandGroup& group : kGroups) names.emplace_back(group.name);
+  }
+  const std::string& word = words[in_group ? 1 : 0];
+  const std::string near = nearest(word, names);
+  UsageError error(fmt::format("unknown command {}", quoted(prefix + word)));
+  error.with_hint(near.empty() ? fmt::format("see 'kelp {}--help'", prefix)
+                               : fmt::format("did you mean 'kelp {}{}'?", prefix, near));
+  throw error;
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/option_set.h"
+#include "store/container_record.h"
+
+namespace kelp::cli {
+
+/// Which containers a command is about: names, or one of the options.
+struct ContainerChoice {
+  bool all = false, latest = false, ignore = false, running = false;
+  Strings filters, cidfiles;
+  int missing_code = kExitFailure;  ///< exit status when all that failed is that a name fits no container
+};
+
+/// Declares --all --latest --filter --cidfile (and --ignore, --running where asked for) for a command that takes
+/// several containers.
+struct ContainerChoiceOptions {
+  bool filter = true, cidfile = true, ignore = false, running = false;
+  const char* all_help = "all containers";
+};
+void add_container_choice(OptionSet& options, ContainerChoice& choice, const ContainerChoiceOptions& which);
+void add_latest(OptionSet& options, bool& latest);
+
+/// One container with how it was named.
+struct Chosen {
+  std::string word;  ///< as typed; the id for --all and friends
+  store::ContainerRecord record;
+};
+/// The containers meant. A name that fits none is reported by failed() below, so that the others are still served.
+/// throws UsageError when names and options contradict each other or nothing is named
+class ContainerSelection {
+ public:
+  ContainerSelection(Invocation& invocation, const ContainerChoice& choice, const char* what);
+
+  /// Runs `act` for each, whatever becomes of the others. Returns 0, or throws the last error; those before it have
+  /// been printed. The exit status is that of the last failed act, else the choice's missing_code.
+  int for_each(const std::function<void(const Chosen&)>& act);
+  [[nodiscard]] const std::vector<Chosen>& chosen() const noexcept { return chosen_; }
+
+ private:
+  std::vector<Chosen> chosen_;
+  Strings failures_;
+  Strings hints_;
+  int exit_code_ = 0;  ///< of the failures so far
+};
+
+/// The one container of a command that takes a name or --latest; removes the name from the arguments.
+store::ContainerRecord take_container(Invocation& invocation, bool latest);
+/// The most recently created container; throws UsageError when there is none.
+store::ContainerRecord latest_container(Invocation& invocation);
+
+/// `key=value` conditions of --filter for containers; the same key several times means "or" (labels: "and").
+/// throws UsageError for an unknown key or value
+class ContainerFilter {
+ public:
+  ContainerFilter(Invocation& invocation, const Strings& conditions);
+  [[nodiscard]] bool matches(const store::ContainerRecord& record, const store::ContainerStatus& status) const;
+  [[nodiscard]] bool mentions_status() const noexcept;
+
+ private:
+  struct Condition {
+    std::string key, value;
+    std::chrono::system_clock::time_point moment;  ///< before, since, until
+  };
+  [[nodiscard]] bool matches(const Condition& condition, const store::ContainerRecord& record,
+                             const store::ContainerStatus& status) const;
+  std::vector<Condition> conditions_;
+};
+
+/// A point in time for --since, --until: RFC 3339, a date, a Unix time, or a duration before now. throws UsageError
+std::chrono::system_clock::time_point parse_moment(const std::string& text, const char* what);
+
+}  // namespace kelp::cli

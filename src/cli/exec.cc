@@ -1,0 +1,78 @@
+#include "engine/exec.h"
+
+#include <memory>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+#include "cli/container_select.h"
+#include "cli/run_values.h"
+#include "store/containers.h"
+#include "sys/lock.h"
+
+namespace kelp::cli {
+namespace {
+
+struct ExecCommand {
+  engine::ExecRequest request;
+  Strings env, env_files;
+  std::string cidfile;
+  bool latest = false;
+};
+
+int exec(Invocation& invocation, ExecCommand& values) {
+  if (!values.cidfile.empty()) {
+    if (values.latest) throw_usage("--cidfile and --latest exclude each other");
+    const auto id = sys::read_small_file(values.cidfile, 4096);
+    if (!id) throw_usage("--cidfile: there is no file {}", quoted(values.cidfile));
+    Strings words{std::string(trim(*id))};
+    words.insert(words.end(), invocation.arguments.begin(), invocation.arguments.end());
+    invocation.arguments = std::move(words);
+  }
+  const auto record = take_container(invocation, values.latest);
+  if (invocation.arguments.empty()) {
+    throw UsageError("kelp exec needs a command to run").with_hint("see 'kelp exec --help'");
+  }
+  values.request.command = invocation.arguments;
+  StringMap env;
+  const StringMap host = values.env.empty() && values.env_files.empty() ? StringMap{} : host_environment();
+  for (const auto& path : values.env_files) {
+    const auto text = sys::read_small_file(path, 4U << 20U);
+    if (!text) throw_usage("--env-file: there is no file {}", quoted(path));
+    apply_env_file(env, *text, path, host);
+  }
+  for (const auto& text : values.env) apply_env(env, text, host);
+  values.request.env = env_list(env);
+  return engine::exec_in_container(invocation.context, record, values.request);
+}
+
+}  // namespace
+
+Action define_exec(OptionSet& options) {
+  auto values = std::make_shared<ExecCommand>();
+  auto& request = values->request;
+  options.arguments("CONTAINER COMMAND [ARGUMENT...]", 0, -1, Complete::running);
+  options.stop_at_first_word();
+  options.flag("interactive,i", request.interactive, "connect standard input");
+  options.flag("tty,t", request.tty, "give the process a terminal");
+  options.flag("detach,d", request.detach, "run in the background");
+  options.list("env,e", values->env, "NAME[=VALUE]", "environment variable; a bare name or PRE* takes the host's")
+      .complete(Complete::environment);
+  options.list("env-file", values->env_files, "FILE", "read environment variables from a file")
+      .complete(Complete::file);
+  options.text("user,u", request.user, "USER[:GROUP]", "user and group of the process");
+  options.text("workdir,w", request.workdir, "DIR", "working directory inside the container");
+  options.flag("privileged", request.privileged, "give the process all capabilities");
+  options.number("preserve-fds", request.preserve_fds, "N", "pass N descriptors, from 3 on");
+  options
+      .custom(
+          "detach-keys", Kind::text,
+          [&request](const std::string& text) { request.detach_keys = check_detach_keys(text); }, "KEYS",
+          "keys that leave the process running")
+      .shows("ctrl-p,ctrl-q");
+  options.text("cidfile", values->cidfile, "FILE", "take the container's ID from a file").complete(Complete::file);
+  add_latest(options, values->latest);
+  return [values](Invocation& invocation) { return exec(invocation, *values); };
+}
+
+}  // namespace kelp::cli

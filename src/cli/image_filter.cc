@@ -1,0 +1,111 @@
+#include "cli/image_filter.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+
+#include "base/duration_size.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/container_select.h"
+
+namespace kelp::cli {
+namespace {
+
+constexpr const char* kKeys[] = {"after", "before", "dangling",  "digest", "id",
+                                 "label", "label!", "reference", "since",  "until"};
+
+bool label_fits(const store::ImageRecord& image, const std::string& wanted) {
+  const size_t equals = wanted.find('=');
+  const auto found = image.config.labels.find(wanted.substr(0, equals));
+  if (found == image.config.labels.end()) return false;
+  return equals == std::string::npos || found->second == wanted.substr(equals + 1);
+}
+
+std::string_view without_tag(std::string_view name) {
+  const size_t colon = name.rfind(':');
+  return colon != std::string_view::npos && name.find('/', colon) == std::string_view::npos ? name.substr(0, colon)
+                                                                                            : name;
+}
+
+}  // namespace
+
+std::chrono::system_clock::time_point image_created(const store::ImageRecord& image) {
+  if (image.created.empty()) return {};
+  try {
+    return parse_rfc3339(image.created);
+  } catch (const Error&) {  // whatever a foreign tool wrote there must not keep images from being listed
+    return {};
+  }
+}
+
+bool name_fits(std::string_view full_name, std::string_view wanted) {
+  const std::string pattern(wanted);
+  for (std::string_view candidate : {full_name, without_tag(full_name)}) {
+    // Each suffix that begins at a path component: "nginx" fits docker.io/library/nginx.
+    for (size_t from = 0; from != std::string_view::npos;) {
+      const std::string part(candidate.substr(from));
+      if (::fnmatch(pattern.c_str(), part.c_str(), 0) == 0) return true;
+      const size_t slash = candidate.find('/', from);
+      from = slash == std::string_view::npos ? slash : slash + 1;
+    }
+  }
+  return false;
+}
+
+bool image_name_fits(const store::ImageRecord& image, std::string_view wanted) {
+  const auto fits = [&](const std::string& name) { return name_fits(name, wanted); };
+  return std::any_of(image.names.begin(), image.names.end(), fits) ||
+         (image.names.empty() && std::any_of(image.repos.begin(), image.repos.end(), fits));
+}
+
+ImageFilter::ImageFilter(Invocation& invocation, const Strings& conditions) {
+  for (const auto& text : conditions) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0) throw_usage("--filter {}: must be key=value", quoted(text));
+    Condition condition{text.substr(0, equals), text.substr(equals + 1), {}};
+    if (std::none_of(std::begin(kKeys), std::end(kKeys), [&](const char* key) { return condition.key == key; })) {
+      throw_usage("--filter: unknown key {}; there are: {}", quoted(condition.key),
+                  join(Strings(std::begin(kKeys), std::end(kKeys)), ", "));
+    }
+    if (condition.key == "after") condition.key = "since";
+    if (condition.key == "dangling" && !to_bool(condition.value)) {
+      throw_usage("--filter: dangling must be true or false, not {}", quoted(condition.value));
+    }
+    if (condition.key == "before" || condition.key == "since") {
+      condition.moment = image_created(store::require_image(invocation.context.layout, condition.value));
+    }
+    if (condition.key == "until") condition.moment = parse_moment(condition.value, "--filter until");
+    conditions_.push_back(std::move(condition));
+  }
+}
+
+bool ImageFilter::matches(const Condition& condition, const store::ImageRecord& image) {
+  const std::string& key = condition.key;
+  const std::string& value = condition.value;
+  if (key == "dangling") return image.names.empty() == to_bool(value).value_or(true);
+  if (key == "id")
+    return starts_with(image.id,
+                       starts_with(value, "sha256:") ? std::string_view(value).substr(7) : std::string_view(value));
+  if (key == "digest") return starts_with(image.digest, value);
+  if (key == "label") return label_fits(image, value);
+  if (key == "label!") return !label_fits(image, value);
+  if (key == "reference") return image_name_fits(image, value);
+  if (key == "since") return image_created(image) > condition.moment;
+  return image_created(image) < condition.moment;  // before, until
+}
+
+bool ImageFilter::matches(const store::ImageRecord& image) const {
+  for (const Condition& condition : conditions_) {
+    const bool all = condition.key == "label" || condition.key == "label!";
+    bool fits = matches(condition, image);
+    if (!fits && !all) {
+      fits = std::any_of(conditions_.begin(), conditions_.end(),
+                         [&](const Condition& other) { return other.key == condition.key && matches(other, image); });
+    }
+    if (!fits) return false;
+  }
+  return true;
+}
+
+}  // namespace kelp::cli

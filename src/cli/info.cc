@@ -1,0 +1,101 @@
+#include <memory>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+#include "cli/output.h"
+#include "engine/inspect.h"
+#include "kelp_config.h"
+
+namespace kelp::cli {
+namespace {
+
+bool plain_yaml(const std::string& text) {
+  if (text.empty()) return false;
+  return text.find_first_of("\n:#{}[],&*!|>'\"%@`") == std::string::npos && text.front() != ' ' && text.back() != ' ' &&
+         text.front() != '-' && text.front() != '?';
+}
+
+/// YAML as podman prints its facts: blocks only, strings quoted where they must be.
+void append_yaml(std::string& out, const Json& value, size_t indent) {
+  const std::string space(indent, ' ');
+  if (value.is_object()) {
+    for (const auto& entry : value.items()) {
+      out += fmt::format("{}{}:", space, entry.key());
+      const Json& inner = entry.value();
+      if (inner.is_structured() && !inner.empty()) {
+        out += '\n';
+        append_yaml(out, inner, inner.is_array() ? indent : indent + 2);
+      } else if (inner.is_structured()) {
+        out += inner.is_array() ? " []\n" : " {}\n";
+      } else {
+        append_yaml(out, inner, 0);
+      }
+    }
+  } else if (value.is_array()) {
+    for (const Json& item : value) {
+      std::string text;
+      append_yaml(text, item, item.is_structured() ? indent + 2 : 0);
+      out += space + "-" + (item.is_structured() ? " " + text.substr(std::min(text.size(), indent + 2)) : text);
+    }
+  } else if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    out += " " + (plain_yaml(text) ? text : value.dump(-1, ' ', false, Json::error_handler_t::replace)) + "\n";
+  } else {
+    out += " " + value.dump() + "\n";
+  }
+}
+
+Json version_facts() {
+  Json json;
+  json["APIVersion"] = KELP_VERSION;
+  json["Version"] = KELP_VERSION;
+  json["OsArch"] = "linux/" + engine::host_architecture();
+  json["Os"] = "linux";
+  return json;
+}
+
+}  // namespace
+
+Action define_info(OptionSet& options) {
+  auto format = std::make_shared<std::string>();
+  options.text("format,f", *format, "FORMAT", "json or a Go template");
+  return [format](Invocation& invocation) {
+    Json facts = engine::host_info(invocation.context);
+    facts["version"] = version_facts();
+    if (*format == "json") {
+      print(pretty_json(facts));
+    } else if (!format->empty()) {
+      print(render_objects(*format, Json::array({engine::exported_names(facts)})));
+    } else {
+      std::string out;
+      append_yaml(out, facts, 0);
+      print(out);
+    }
+    return 0;
+  };
+}
+
+Action define_version(OptionSet& options) {
+  auto format = std::make_shared<std::string>();
+  options.text("format,f", *format, "FORMAT", "json or a Go template");
+  return [format](Invocation&) {
+    Json facts;
+    facts["Client"] = version_facts();
+    if (format->empty()) {
+      print(fmt::format("Client:       Kelp\nVersion:      {}\nOS/Arch:      linux/{}\n", KELP_VERSION,
+                        engine::host_architecture()));
+    } else if (*format == "json") {
+      print(pretty_json(facts));
+    } else {
+      facts["Server"] = facts["Client"];  // docker's scripts ask for {{.Server.Version}}
+      print(render_objects(*format, Json::array({facts})));
+    }
+    return 0;
+  };
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,115 @@
+#include "engine/inspect.h"
+
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+#include "cli/container_select.h"
+#include "cli/output.h"
+#include "store/containers.h"
+#include "store/images.h"
+#include "store/volumes.h"
+
+namespace kelp::cli {
+namespace {
+
+struct InspectCommand {
+  std::string format, type = "all";
+  bool latest = false, size = false;
+};
+
+/// The object of that name, in podman's order of kinds; null when there is none of the wanted kind.
+Json find_object(Invocation& invocation, const InspectCommand& values, const std::string& word) {
+  const auto& layout = invocation.context.layout;
+  const bool any = values.type == "all";
+  if (any || values.type == "container") {
+    if (const auto record = store::find(layout, word)) {
+      return engine::inspect_container(invocation.context, *record, values.size);
+    }
+  }
+  if (any || values.type == "image") {
+    if (const auto image = store::find_image(layout, word)) return engine::inspect_image(invocation.context, *image);
+  }
+  if (any || values.type == "volume") {
+    if (const auto volume = store::find_volume(layout, word, true)) {
+      return engine::inspect_volume(invocation.context, *volume);
+    }
+  }
+  return {};
+}
+
+/// Prints what was found, then fails if something was not.
+int inspect(Invocation& invocation, InspectCommand& values) {
+  if (values.latest) {
+    if (!invocation.arguments.empty()) throw_usage("--latest and names exclude each other");
+    if (values.type != "all" && values.type != "container") throw_usage("--latest is for containers");
+    invocation.arguments.push_back(latest_container(invocation).id);
+  }
+  if (invocation.arguments.empty()) {
+    throw UsageError(fmt::format("{} needs a name or ID", invocation.command))
+        .with_hint(fmt::format("see '{} --help'", invocation.command));
+  }
+  Json objects = Json::array();
+  Strings missing;
+  for (const auto& word : invocation.arguments) {
+    Json object = find_object(invocation, values, word);
+    if (object.is_null()) {
+      missing.push_back(word);
+    } else {
+      objects.push_back(std::move(object));
+    }
+  }
+  if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
+  const auto message = [&](const std::string& word) {
+    return values.type == "all" ? fmt::format("no such object: {}", kelp::quoted(word))
+                                : fmt::format("no such {}: {}", values.type, kelp::quoted(word));
+  };
+  for (size_t i = 0; i + 1 < missing.size(); ++i) log::error("{}", message(missing[i]));
+  if (!missing.empty()) throw UsageError(message(missing.back()));
+  return 0;
+}
+
+Action define(OptionSet& options, const char* type, const char* usage, Complete complete) {
+  auto values = std::make_shared<InspectCommand>();
+  values->type = type;
+  options.arguments(usage, 0, -1, complete);
+  options.text("format,f", values->format, "FORMAT", "json, or a Go template for each object");
+  if (values->type == "all") {
+    options.text("type,t", values->type, "TYPE", "kind of the objects")
+        .one_of({"all", "container", "image", "volume"})
+        .shows("all");
+  }
+  if (values->type == "all" || values->type == "container") {
+    options.flag("size,s", values->size, "the sizes of containers too");
+    add_latest(options, values->latest);
+  }
+  return [values](Invocation& invocation) { return inspect(invocation, *values); };
+}
+
+}  // namespace
+
+Action define_inspect(OptionSet& options) { return define(options, "all", "NAME...", Complete::container); }
+Action define_container_inspect(OptionSet& options) {
+  return define(options, "container", "CONTAINER...", Complete::container);
+}
+Action define_image_inspect(OptionSet& options) { return define(options, "image", "IMAGE...", Complete::image); }
+
+Action define_container_exists(OptionSet& options) {
+  options.arguments("CONTAINER", 1, 1, Complete::container);
+  return [](Invocation& invocation) {
+    return store::find(invocation.context.layout, invocation.arguments[0]).has_value() ? 0 : 1;
+  };
+}
+
+Action define_image_exists(OptionSet& options) {
+  options.arguments("IMAGE", 1, 1, Complete::image);
+  return [](Invocation& invocation) {
+    return store::find_image(invocation.context.layout, invocation.arguments[0]).has_value() ? 0 : 1;
+  };
+}
+
+}  // namespace kelp::cli

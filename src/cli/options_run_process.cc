@@ -1,0 +1,51 @@
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/options_run.h"
+#include "sys/procfs.h"
+
+namespace kelp::cli {
+
+void add_process_options(OptionSet& options, RunOptions& values) {
+  auto& config = values.config;
+  options.group("Process");
+  options.flag("interactive,i", config.interactive, "keep standard input open");
+  options.flag("tty,t", config.tty, "give the process a terminal");
+  options.list("env,e", values.env, "NAME[=VALUE]", "environment variable; a bare name or PRE* takes the host's")
+      .complete(Complete::environment);
+  options.list("env-file", values.env_files, "FILE", "read environment variables from a file").complete(Complete::file);
+  options.flag("env-host", values.env_host, "pass the whole environment of the caller");
+  options.list("unsetenv", config.unset_env, "NAME", "leave out a variable of the image");
+  options.flag("unsetenv-all", config.unset_env_all, "leave out all variables of the image");
+  options.flag("http-proxy", config.http_proxy, "pass the proxy variables of the caller").shows("true");
+  options.text("workdir,w", config.workdir, "DIR", "working directory inside the container");
+  options.text("user,u", config.user, "USER[:GROUP]", "user and group of the process, by name or number");
+  options.list("group-add", config.group_add, "GROUP", "further group of the process");
+  options.text("entrypoint", values.entrypoint, "COMMAND", "instead of the image's entrypoint; \"\": none");
+  options.flag("init", config.init, "run a small init as PID 1 that reaps and passes signals on");
+  options.text("init-path", config.init_path, "FILE", "program for --init").complete(Complete::file);
+  options.text("stop-signal", config.stop_signal, "SIGNAL", "signal that asks the process to end")
+      .complete(Complete::signal);
+  options.number("stop-timeout", config.stop_timeout, "SECONDS", "time between that signal and SIGKILL").shows("10");
+  options.number("timeout", config.timeout, "SECONDS", "kill the container after that time").shows("0: never");
+  options.custom(
+      "ulimit", Kind::list,
+      [&config](const std::string& text) {
+        if (text == "host") {
+          config.ulimits = parse_limits_file(sys::read_file("/proc/self/limits"));
+        } else {
+          config.ulimits.push_back(parse_ulimit(text));
+        }
+      },
+      "NAME=SOFT[:HARD]", "resource limit; host: the caller's");
+  options.text("umask", config.umask, "MASK", "file mode mask of the process").shows("0022");
+  options.text("tz", config.timezone, "ZONE", "time zone; local: the host's");
+  options.number("oom-score-adj", config.resources.oom_score_adj, "N", "preference of the OOM killer, -1000 to 1000");
+  options.text("systemd", config.systemd, "MODE", "prepare for systemd as PID 1; true: when that is the command")
+      .one_of({"true", "false", "always"})
+      .shows("true");
+  options.list("passwd-entry", config.passwd_entries, "LINE", "line for /etc/passwd of the container");
+  options.list("group-entry", config.group_entries, "LINE", "line for /etc/group of the container");
+  options.number("preserve-fds", config.preserve_fds, "N", "pass N descriptors, from 3 on");
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,36 @@
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/options_run.h"
+
+namespace kelp::cli {
+
+void add_resource_options(OptionSet& options, RunOptions& values) {
+  auto& config = values.config;
+  auto& resources = config.resources;
+  options.group("Resources");
+  options.size("memory,m", resources.memory, "memory limit");
+  options.size("memory-swap", resources.memory_swap, "limit of memory and swap together; -1: no limit");
+  options.size("memory-reservation", resources.memory_reservation, "memory that is not taken under pressure");
+  options.decimal("cpus", resources.cpus, "NUMBER", "number of CPUs, fractions allowed");
+  options.number("cpu-shares,c", resources.cpu_shares, "N", "relative share of CPU time");
+  options.number("cpu-quota", resources.cpu_quota, "MICROSECONDS", "CPU time in each period");
+  options.number("cpu-period", resources.cpu_period, "MICROSECONDS", "length of a period for --cpu-quota");
+  options.text("cpuset-cpus", resources.cpuset_cpus, "LIST", "CPUs to run on: 0-3,5");
+  options.text("cpuset-mems", resources.cpuset_mems, "LIST", "memory nodes to use");
+  options.number("pids-limit", resources.pids_limit, "N", "number of processes; -1: no limit");
+  options.number("blkio-weight", resources.blkio_weight, "N", "relative share of disk time, 10 to 1000");
+  options.list("device-read-bps", resources.device_read_bps, "PATH:RATE", "limit of bytes read in a second");
+  options.list("device-write-bps", resources.device_write_bps, "PATH:RATE", "limit of bytes written in a second");
+  options.list("device-read-iops", resources.device_read_iops, "PATH:N", "limit of reads in a second");
+  options.list("device-write-iops", resources.device_write_iops, "PATH:N", "limit of writes in a second");
+  options.custom(
+      "cgroup-conf", Kind::map,
+      [&resources](const std::string& text) { apply_key_value(resources.unified, text, "--cgroup-conf"); },
+      "FILE=VALUE", "value for a file of the cgroup");
+  options.text("cgroup-parent", config.cgroup_parent, "PATH", "cgroup to make the container's in");
+  options.text("cgroups", config.cgroups, "HOW", "whether the container has a cgroup of its own")
+      .one_of({"enabled", "disabled"})
+      .shows("enabled");
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,107 @@
+#include <memory>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+#include "cli/options_run.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "engine/create.h"
+#include "engine/remove.h"
+#include "engine/run.h"
+#include "store/containers.h"
+
+namespace kelp::cli {
+namespace {
+
+struct RunCommand : RunOptions {
+  bool detach = false, sig_proxy = true;
+  std::string detach_keys = "ctrl-p,ctrl-q";
+};
+
+/// --replace: whatever has the name goes first.
+void remove_namesake(Invocation& invocation, const RunOptions& values) {
+  if (!values.replace) return;
+  const auto old = store::find(invocation.context.layout, values.config.name);
+  if (!old || old->name != values.config.name) return;
+  engine::RemoveOptions removal;
+  removal.force = removal.volumes = true;
+  engine::remove_container(invocation.context, *old, removal);
+}
+
+store::ContainerRecord create(Invocation& invocation, RunOptions& values) {
+  const std::string image = finish_run_options(values, invocation.arguments, invocation.command_line);
+  remove_namesake(invocation, values);
+  ProgressView progress(values.quiet);
+  return engine::create_container(invocation.context, values.config, image, values.pull, progress.callback());
+}
+
+/// Which streams the terminal is connected to: those of -a; else output, and input with -i.
+engine::StartOptions start_options(const RunCommand& values) {
+  engine::StartOptions start;
+  start.foreground = !values.detach;
+  start.sig_proxy = values.sig_proxy;
+  start.detach_keys = values.detach_keys;
+  if (values.detach) return start;
+  if (values.config.attach.empty()) {
+    start.attach_stdin = values.config.interactive;
+    start.attach_stdout = start.attach_stderr = true;
+  }
+  for (const auto& stream : values.config.attach) {
+    if (stream == "stdin") start.attach_stdin = true;
+    if (stream == "stdout") start.attach_stdout = true;
+    if (stream == "stderr") start.attach_stderr = true;
+  }
+  return start;
+}
+
+int run(Invocation& invocation, RunCommand& values) {
+  if (values.detach && !values.config.attach.empty()) throw_usage("--detach and --attach exclude each other");
+  if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
+  values.config.detach = values.detach;
+  values.config.detach_keys = values.detach_keys;
+  values.config.sig_proxy = values.sig_proxy;
+  if (values.config.tty && !values.detach && !stdin_is_terminal() && values.config.interactive) {
+    log::warn("standard input is no terminal: what it holds is passed to the container's terminal as it is");
+  }
+  const auto record = create(invocation, values);
+  const auto result = engine::start_container(invocation.context, record, start_options(values));
+  if (values.detach) print_line(record.id);
+  return result.exit_code;
+}
+
+int create_only(Invocation& invocation, RunOptions& values) {
+  const auto record = create(invocation, values);
+  print_line(record.id);
+  return 0;
+}
+
+}  // namespace
+
+Action define_run(OptionSet& options) {
+  auto values = std::make_shared<RunCommand>();
+  add_run_options(options, *values);
+  options.group("Container");
+  options.flag("detach,d", values->detach, "run in the background and print the ID");
+  options.flag("sig-proxy", values->sig_proxy, "pass signals on to the process").shows("true");
+  options
+      .custom(
+          "detach-keys", Kind::text,
+          [values = values.get()](const std::string& text) { values->detach_keys = check_detach_keys(text); }, "KEYS",
+          "keys that leave the container running")
+      .shows("ctrl-p,ctrl-q");
+  options.describe({},
+                   "kelp run --rm -it debian\n"
+                   "kelp run -d --name web -p 8080:80 nginx\n"
+                   "kelp run --rm -v .:/src -w /src gcc make");
+  return [values](Invocation& invocation) { return run(invocation, *values); };
+}
+
+Action define_create(OptionSet& options) {
+  auto values = std::make_shared<RunOptions>();
+  add_run_options(options, *values);
+  return [values](Invocation& invocation) { return create_only(invocation, *values); };
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,34 @@
+#include "base/error.h"
+#include "cli/command_actions.h"
+#include "spec/image_name.h"
+#include "store/images.h"
+
+namespace kelp::cli {
+
+Action define_tag(OptionSet& options) {
+  options.arguments("IMAGE NAME...", 2, -1, Complete::image);
+  return [](Invocation& invocation) {
+    const auto image = store::require_image(invocation.context.layout, invocation.arguments[0]);
+    for (size_t i = 1; i < invocation.arguments.size(); ++i) {
+      const auto name = spec::parse_local_name(invocation.arguments[i]);
+      if (!name.digest.empty()) throw_usage("{}: a tag cannot hold a digest", invocation.arguments[i]);
+      store::tag_image(invocation.context.layout, image, name.tagged().full());
+    }
+    return 0;
+  };
+}
+
+Action define_untag(OptionSet& options) {
+  options.arguments("IMAGE [NAME...]", 1, -1, Complete::image);
+  return [](Invocation& invocation) {
+    const auto image = store::require_image(invocation.context.layout, invocation.arguments[0]);
+    Strings names;
+    for (size_t i = 1; i < invocation.arguments.size(); ++i) {
+      names.push_back(spec::parse_local_name(invocation.arguments[i]).tagged().full());
+    }
+    store::untag_image(invocation.context.layout, image, names);
+    return 0;
+  };
+}
+
+}  // namespace kelp::cli

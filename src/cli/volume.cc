@@ -1,0 +1,215 @@
+#include "store/volumes.h"
+
+#include <algorithm>
+#include <memory>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/command_actions.h"
+#include "cli/container_select.h"
+#include "cli/output.h"
+#include "engine/inspect.h"
+#include "engine/remove.h"
+#include "store/containers.h"
+#include "store/layout.h"
+
+namespace kelp::cli {
+namespace {
+
+struct ListCommand {
+  bool no_heading = false, quiet = false;
+  Strings filters;
+  std::string format;
+};
+struct RmCommand {
+  bool all = false, force = false;
+  unsigned time = 10;
+};
+struct InspectCommand {
+  bool all = false;
+  std::string format;
+};
+struct PruneCommand {
+  bool force = false, all = false;
+  Strings filters;
+};
+
+/// One condition of --filter. source: podman-volume-ls(1)
+bool fits(const store::VolumeRecord& volume, const std::string& key, const std::string& value, bool used) {
+  if (key == "name") return volume.name.find(value) != std::string::npos;
+  if (key == "driver") return volume.driver == value;
+  if (key == "scope") return value == "local";
+  if (key == "dangling") return used != to_bool(value).value_or(true);
+  if (key == "until") return volume.created < parse_moment(value, "--filter until");
+  const store::StringMap& map = key == "opt" ? volume.options : volume.labels;
+  const size_t equals = value.find('=');
+  const auto found = map.find(value.substr(0, equals));
+  const bool has = found != map.end() && (equals == std::string::npos || found->second == value.substr(equals + 1));
+  return key == "label!" ? !has : has;
+}
+
+bool fits_all(const store::VolumeRecord& volume, const Strings& filters, bool used) {
+  static constexpr const char* kKeys[] = {"name", "driver", "scope", "dangling", "until", "opt", "label", "label!"};
+  for (const auto& filter : filters) {
+    const size_t equals = filter.find('=');
+    if (equals == std::string::npos || equals == 0) throw_usage("--filter {}: must be key=value", kelp::quoted(filter));
+    const std::string key = filter.substr(0, equals);
+    if (std::none_of(std::begin(kKeys), std::end(kKeys), [&](const char* known) { return key == known; })) {
+      throw_usage("--filter: unknown key {}; there are: {}", kelp::quoted(key),
+                  join(Strings(std::begin(kKeys), std::end(kKeys)), ", "));
+    }
+    if (!fits(volume, key, filter.substr(equals + 1), used)) return false;
+  }
+  return true;
+}
+
+int list(Invocation& invocation, const ListCommand& values) {
+  const auto& layout = invocation.context.layout;
+  const auto containers = values.filters.empty() ? std::vector<store::ContainerRecord>{} : store::list(layout);
+  Json rows = Json::array(), json = Json::array();
+  for (const auto& volume : store::list_volumes(layout)) {
+    const bool used = !store::volume_users(containers, volume.name).empty();
+    if (!fits_all(volume, values.filters, used)) continue;
+    Json object = engine::inspect_volume(invocation.context, volume);
+    json.push_back(object);
+    rows.push_back(std::move(object));
+  }
+  ListFormat how;
+  how.format = values.format;
+  how.no_heading = values.no_heading;
+  how.quiet = values.quiet;
+  how.quiet_field = "Name";
+  how.columns = {{"Driver", "DRIVER"}, {"Name", "VOLUME NAME"}};
+  if (rows.empty() && values.format.empty()) return 0;
+  print(render_list(how, rows, &json));
+  return 0;
+}
+
+int inspect(Invocation& invocation, const InspectCommand& values) {
+  const auto& layout = invocation.context.layout;
+  if (values.all == !invocation.arguments.empty()) throw_usage("volume inspect needs either names or --all");
+  Json objects = Json::array();
+  Strings missing;
+  if (values.all) {
+    for (const auto& volume : store::list_volumes(layout))
+      objects.push_back(engine::inspect_volume(invocation.context, volume));
+  }
+  for (const auto& word : invocation.arguments) {
+    if (const auto volume = store::find_volume(layout, word, true)) {
+      objects.push_back(engine::inspect_volume(invocation.context, *volume));
+    } else {
+      missing.push_back(word);
+    }
+  }
+  if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
+  for (size_t i = 0; i + 1 < missing.size(); ++i) log::error("no such volume {}", kelp::quoted(missing[i]));
+  if (!missing.empty()) throw_usage("no such volume {}", kelp::quoted(missing.back()));
+  return 0;
+}
+
+int rm(Invocation& invocation, const RmCommand& values) {
+  const auto& layout = invocation.context.layout;
+  if (values.all == !invocation.arguments.empty()) throw_usage("volume rm needs either names or --all");
+  Strings words = values.all ? store::volume_names(layout) : invocation.arguments;
+  std::vector<Error> failures;
+  for (const auto& word : words) {
+    try {
+      const auto volume = store::find_volume(layout, word, true);
+      if (!volume && values.force) continue;
+      // As podman-volume-rm(1) has it: 1 where it is not there, 2 where a container uses it.
+      if (!volume) throw Error(fmt::format("no such volume {}", kelp::quoted(word)), 1);
+      const Strings users = values.force ? Strings{} : store::volume_users(layout, volume->name);
+      if (!users.empty()) {
+        throw Error(fmt::format("volume {} is being used by container {}", volume->name, users.front().substr(0, 12)),
+                    2)
+            .with_hint("remove the container first, or use --force");
+      }
+      engine::remove_volume(invocation.context, *volume, values.force, values.time);
+      print_line(volume->name);
+    } catch (const Error& error) {
+      failures.push_back(error);
+    }
+  }
+  for (size_t i = 0; i + 1 < failures.size(); ++i) log::error("{}", failures[i].what());
+  if (!failures.empty()) throw failures.back();
+  return 0;
+}
+
+int prune(Invocation& invocation, const PruneCommand& values) {
+  const auto& layout = invocation.context.layout;
+  if (!values.force && !confirm("WARNING! This will remove all volumes not used by at least one container.\n"
+                                "Are you sure you want to continue? [y/N] ")) {
+    return 0;
+  }
+  const auto containers = store::list(layout);
+  for (const auto& volume : store::list_volumes(layout)) {
+    if (!store::volume_users(containers, volume.name).empty()) continue;
+    if (!fits_all(volume, values.filters, false)) continue;
+    engine::remove_volume(invocation.context, volume, false);
+    print_line(volume.name);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Action define_volume_create(OptionSet& options) {
+  auto request = std::make_shared<store::VolumeRequest>();
+  options.arguments("[NAME]", 0, 1);
+  options.text("driver,d", request->driver, "NAME", "driver of the volume").one_of({"local"}).shows("local");
+  options.map("label,l", request->labels, "KEY=VALUE", "label of the volume");
+  options.map("opt,o", request->options, "KEY=VALUE", "option of the driver: type, device, o");
+  options.flag("ignore", request->ignore_if_exists, "do not mind a volume that is there already");
+  return [request](Invocation& invocation) {
+    if (!invocation.arguments.empty()) request->name = invocation.arguments[0];
+    store::prepare(invocation.context.layout);
+    print_line(store::create_volume(invocation.context.layout, *request).name);
+    return 0;
+  };
+}
+
+Action define_volume_ls(OptionSet& options) {
+  auto values = std::make_shared<ListCommand>();
+  options.list("filter,f", values->filters, "KEY=VALUE", "volumes that fit: dangling=true, name=data, label=key, ...");
+  options.text("format", values->format, "FORMAT", "json, table, or a Go template for each volume");
+  options.flag("noheading,n", values->no_heading, "leave out the headings");
+  options.flag("quiet,q", values->quiet, "show names only");
+  return [values](Invocation& invocation) { return list(invocation, *values); };
+}
+
+Action define_volume_inspect(OptionSet& options) {
+  auto values = std::make_shared<InspectCommand>();
+  options.arguments("[VOLUME...]", 0, -1, Complete::volume);
+  options.flag("all,a", values->all, "all volumes");
+  options.text("format,f", values->format, "FORMAT", "json, or a Go template for each volume");
+  return [values](Invocation& invocation) { return inspect(invocation, *values); };
+}
+
+Action define_volume_exists(OptionSet& options) {
+  options.arguments("VOLUME", 1, 1, Complete::volume);
+  return [](Invocation& invocation) {
+    return store::find_volume(invocation.context.layout, invocation.arguments[0]).has_value() ? 0 : 1;
+  };
+}
+
+Action define_volume_rm(OptionSet& options) {
+  auto values = std::make_shared<RmCommand>();
+  options.arguments("VOLUME...", 0, -1, Complete::volume);
+  options.flag("all,a", values->all, "all volumes");
+  options.flag("force,f", values->force, "also the containers that use the volume; do not mind missing volumes");
+  options.number("time,t", values->time, "SECONDS", "time between the stop signal and SIGKILL for these containers")
+      .shows("10");
+  return [values](Invocation& invocation) { return rm(invocation, *values); };
+}
+
+Action define_volume_prune(OptionSet& options) {
+  auto values = std::make_shared<PruneCommand>();
+  options.flag("force,f", values->force, "do not ask");
+  options.list("filter", values->filters, "KEY=VALUE", "only volumes that fit: label, until, ...");
+  return [values](Invocation& invocation) { return prune(invocation, *values); };
+}
+
+}  // namespace kelp::cli

@@ -1,0 +1,95 @@
+#include "engine/copy.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "engine/file_stream.h"
+#include "engine/prepare.h"
+#include "engine/session.h"
+#include "engine/users.h"
+#include "store/containers.h"
+#include "sys/clone.h"
+
+// Two processes and a pipe: the side inside a container sees its mounts and ids and nothing of the host, the other side
+// the host as the caller. No path crosses from one to the other, only names, one component at a time.
+namespace kelp::engine {
+
+namespace {
+
+ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
+  ReceiveOptions options;
+  options.overwrite = request.overwrite;
+  if (!request.to) return options;
+  const store::ContainerRecord& record = *request.to;
+  if (record.map_key == "single") return options;
+  if (!request.archive) {
+    options.keep_owners = true;
+    return options;
+  }
+  const LayeredRoot root(root_directories(context, record, true));
+  const ResolvedUser user = resolve_user(effective_user(record), {}, root.read("/etc/passwd").value_or(""),
+                                         root.read("/etc/group").value_or(""));
+  options.uid = user.uid;
+  options.gid = user.gid;
+  return options;
+}
+
+/// A path inside starts at the container's working directory, as podman has it: "/".
+std::string inside(const std::string& path) { return starts_with(path, "/") ? path : "/" + path; }
+
+}  // namespace
+
+void copy_files(Context& context, const CopyRequest& request) {
+  if (!request.from && !request.to) throw_usage("cp: one of the two paths must be CONTAINER:PATH");
+  if (request.source == "-" || request.target == "-")
+    throw_usage("cp: a tar stream (-) is not supported; kelp exec CONTAINER tar does it");
+  if (request.source.empty() || request.target.empty()) throw_usage("cp: an empty path");
+  if (request.from && request.to && request.from->id == request.to->id)
+    throw_usage("cp: source and target are in the same container: use kelp exec {} cp", request.from->name);
+  const ReceiveOptions options = receive_options(context, request);
+
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
+  Fd in(ends[0]);
+  Fd out(ends[1]);
+  ::fcntl(out.get(), F_SETPIPE_SZ, 1 << 20);
+  // The receiver's failure reaches the sender as EPIPE, not as a signal.
+  const auto old = std::signal(SIGPIPE, SIG_IGN);
+
+  sys::Child sender = sys::clone_child(0, [&] {
+    in.reset();
+    if (!request.from) {
+      send_files(out.get(), -1, request.source);
+      return 0;
+    }
+    try {
+      in_container(context, *request.from,
+                   [&](int root_fd) { send_files(out.get(), root_fd, inside(request.source)); });
+    } catch (const Error& error) {
+      send_error(out.get(), error.what());
+    }
+    return 0;
+  });
+  out.reset();
+  try {
+    if (request.to)
+      in_container(context, *request.to,
+                   [&](int root_fd) { receive_files(in.get(), root_fd, inside(request.target), options); });
+    else
+      receive_files(in.get(), -1, request.target, options);
+  } catch (...) {
+    in.reset();
+    std::signal(SIGPIPE, old);
+    throw;
+  }
+  in.reset();
+  sender.wait();
+  std::signal(SIGPIPE, old);
+}
+
+}  // namespace kelp::engine

@@ -1,0 +1,229 @@
+#include "engine/create.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "engine/devices.h"
+#include "engine/make_spec.h"
+#include "engine/mounts.h"
+#include "engine/network.h"
+#include "engine/prepare.h"
+#include "engine/remove.h"
+#include "engine/session.h"
+#include "engine/user_namespace.h"
+#include "engine/users.h"
+#include "spec/validate.h"
+#include "store/containers.h"
+#include "store/images.h"
+#include "store/layers.h"
+#include "sys/capability.h"
+#include "sys/lock.h"
+#include "sys/safe_path.h"
+#include "sys/signals.h"
+
+namespace kelp::engine {
+
+namespace {
+
+store::ImageDefaults defaults_of(const store::ImageRecord& image) {
+  const spec::ImageRunConfig& from = image.config;
+  store::ImageDefaults made;
+  made.env = from.env;
+  made.entrypoint = from.entrypoint;
+  made.cmd = from.cmd;
+  made.volumes = from.volumes;
+  made.exposed_ports = from.exposed_ports;
+  made.workdir = from.working_dir;
+  made.user = from.user;
+  made.stop_signal = from.stop_signal;
+  made.labels = from.labels;
+  if (from.healthcheck && !from.healthcheck->test.empty()) {
+    store::HealthCheck health;
+    health.test = from.healthcheck->test;
+    if (from.healthcheck->interval.count() > 0) health.interval = from.healthcheck->interval;
+    if (from.healthcheck->timeout.count() > 0) health.timeout = from.healthcheck->timeout;
+    if (from.healthcheck->start_period.count() > 0) health.start_period = from.healthcheck->start_period;
+    if (from.healthcheck->retries > 0) health.retries = from.healthcheck->retries;
+    made.health = std::move(health);
+  }
+  return made;
+}
+
+void check_name_is_free(Context& context, const std::string& name) {
+  if (name.empty()) return;
+  store::check_name(name, "container");
+  const auto other = store::find(context.layout, name);
+  if (!other || other->name != name) return;
+  UsageError error(
+      fmt::format("the container name {} is already in use by {}: you have to remove (or rename) that "
+                  "container to be able to reuse that name: that name is already in use",
+                  quoted(name), other->id));
+  error.with_hint("kelp rm " + name + ", kelp run --replace, or another --name");
+  throw error;
+}
+
+/// Other containers that the options name must be there; that they run is asked at the start.
+void check_references(Context& context, const store::ContainerConfig& config, const NetworkMode& network) {
+  if (network.kind == NetworkMode::Kind::container) store::get(context.layout, network.argument);
+  for (const std::string* mode : {&config.pid, &config.ipc, &config.uts, &config.cgroupns})
+    if (starts_with(*mode, "container:")) store::get(context.layout, mode->substr(10));
+  for (const std::string& name : config.depends_on) store::get(context.layout, name);
+  if (network.kind == NetworkMode::Kind::ns_path && ::access(network.argument.c_str(), F_OK) < 0)
+    throw_errno("--network ns:{}", network.argument);
+}
+
+std::string full_rootfs(const std::string& path) {
+  char* real = ::realpath(path.c_str(), nullptr);
+  if (real == nullptr) throw_errno("--rootfs {}", path);
+  std::string found(real);
+  std::free(real);
+  struct stat info {};
+  if (::stat(found.c_str(), &info) < 0 || !S_ISDIR(info.st_mode)) throw SysError("--rootfs " + path, ENOTDIR);
+  return found;
+}
+
+/// Everything that a start would refuse, refused now: nothing is on disk yet but the image.
+void check_against_root(Context& context, const store::ContainerRecord& record) {
+  const LayeredRoot root(root_directories(context, record, false));
+  resolve_user(effective_user(record), record.config.group_add, root.read("/etc/passwd").value_or(""),
+               root.read("/etc/group").value_or(""));
+  check_workdir(record, root);
+  effective_command(record.image, record.config);
+  find_devices(record.config);
+}
+
+void write_id_file(const std::string& path, const std::string& id) {
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!fd && errno == EEXIST)
+    throw_usage("container id file exists. Ensure another container is not using it or delete {}", path);
+  if (!fd) throw_errno("create --cidfile {}", path);
+  sys::write_all(fd.get(), id, path);
+}
+
+void take_image(store::ContainerRecord& record, const store::ImageRecord& image, const std::string& typed) {
+  record.image_id = image.id;
+  record.image_digest = image.digest;
+  record.image_name = image.names.empty() ? typed : image.names.front();
+  for (const spec::ImageName& wanted : spec::local_candidates(typed))
+    for (const std::string& name : image.names)
+      if (name == wanted.full()) record.image_name = name;
+  record.layer_chain = image.chains();
+  record.image = defaults_of(image);
+}
+
+}  // namespace
+
+ContainerIds resolve_ids(Context& context, const store::ContainerConfig& config) {
+  if (starts_with(config.userns, "container:")) {
+    const store::ContainerRecord other = store::get(context.layout, config.userns.substr(10));
+    return {other.uid_map, other.gid_map, layers_map(other), ""};
+  }
+  std::vector<sys::IdRanges> taken;
+  if (starts_with(config.userns, "auto"))
+    for (const store::ContainerRecord& other : store::list(context.layout))
+      if (starts_with(other.config.userns, "auto")) taken.push_back(other.uid_map);
+  return plan_ids(config, wanted_maps(context), ::getuid(), ::getgid(), taken);
+}
+
+void check_config(const store::ContainerConfig& config) {
+  check_network(config, parse_network_mode(config.networks));
+  parse_security_options(config.security_opt);
+  wanted_capabilities(config, sys::known_caps());
+  check_seccomp_profile(config);
+  if (config.remove && config.restart_policy != "no" && !config.restart_policy.empty())
+    throw_usage("the --rm option conflicts with --restart, when the restartPolicy is not \"\" and \"no\"");
+  if (config.resources.cpus.value_or(0) < 0)
+    throw_usage("invalid --cpus {}: a positive number", *config.resources.cpus);
+  if (config.hostname.value_or("").size() > HOST_NAME_MAX)
+    throw_usage("--hostname {}: longer than {} characters", quoted(*config.hostname), HOST_NAME_MAX);
+  std::string_view kind;
+  for (const auto& [key, value] : config.sysctl)
+    if (!spec::is_namespaced_sysctl(key, &kind))
+      throw_usage("sysctl {} is not one of a namespace: it would change the host", quoted(key));
+  if (!config.umask.value_or("0").empty() && !to_octal(config.umask.value_or("0"), 0777))
+    throw_usage("invalid --umask {}: octal digits", quoted(*config.umask));
+  for (const store::Ulimit& limit : config.ulimits)
+    if (limit.name != "host" && limit.hard >= 0 && (limit.soft > limit.hard || limit.soft < 0))
+      throw_usage("--ulimit {}: the soft limit {} is above the hard limit {}", limit.name, limit.soft, limit.hard);
+  if (config.stop_signal && !config.stop_signal->empty() && sys::signal_from_name(*config.stop_signal) <= 0)
+    throw_usage("invalid --stop-signal {}", quoted(*config.stop_signal));
+  for (const std::string& group : config.group_add)
+    if (group == "keep-groups")
+      throw_usage("--group-add keep-groups is not possible: containers share one user namespace, without your groups");
+  if (!config.secrets.empty()) throw_usage("--secret {}: no such secret", quoted(config.secrets.front()));
+  if (config.image_volume != "anonymous" && config.image_volume != "tmpfs" && config.image_volume != "ignore" &&
+      config.image_volume != "bind")
+    throw_usage("--image-volume {}: anonymous, tmpfs and ignore are possible", quoted(config.image_volume));
+}
+
+store::ContainerRecord create_container(Context& context, const store::ContainerConfig& config,
+                                        const std::string& image, const PullOptions& pull, const ProgressFn& progress) {
+  store::ContainerRecord record;
+  record.config = config;
+  record.name = config.name;
+  record.created = std::chrono::system_clock::now();
+
+  // Words first: bad input must not cost a pull.
+  step("check the options", [&] { check_config(config); });
+  const NetworkMode network = parse_network_mode(config.networks);
+  check_name_is_free(context, config.name);
+  check_references(context, config, network);
+  if (!config.cidfile.empty() && ::access(config.cidfile.c_str(), F_OK) == 0)
+    throw_usage("container id file exists. Ensure another container is not using it or delete {}", config.cidfile);
+  const ContainerIds ids = resolve_ids(context, config);
+  check_limits(context, config);
+  record.uid_map = ids.uids;
+  record.gid_map = ids.gids;
+  record.map_key = ids.layers.key;
+
+  store::prepare(context.layout);
+  sweep_trash(context);
+  // From here until the record is published, prune must not take the image's layers away.
+  const store::StoreUse use(context.layout);
+  if (config.rootfs.empty()) {
+    const store::ImageRecord found =
+        step("find the image", [&] { return ensure_image(context, image, pull, progress); });
+    take_image(record, found, image);
+    step("make the layers", [&] { ensure_layers(context, found, ids.layers, progress); });
+  } else {
+    record.config.rootfs = full_rootfs(config.rootfs);
+  }
+  check_against_root(context, record);
+  record.config.mounts = resolve_mount_requests(context, config, record.image.volumes);
+  record.ports = resolve_ports(config, network, record.image.exposed_ports);
+
+  // Names of anonymous volumes stand in the draft before they are made: a sweep of a dead draft finds them.
+  for (store::MountRequest& mount : record.config.mounts)
+    if (mount.type == "volume" && mount.source.empty()) {
+      mount.source = store::new_container_id();
+      record.anonymous_volumes.push_back(mount.source);
+    }
+  store::ContainerDraft draft = store::ContainerDraft::begin(context.layout, std::move(record));
+  Rollback undo;
+  for (const std::string& name : create_missing_volumes(context, draft.record()))
+    undo.add([&context, name] {
+      if (const auto volume = store::find_volume(context.layout, name))
+        store::remove_volume(context.layout, *volume, true);
+    });
+  if (!config.cidfile.empty()) {
+    write_id_file(config.cidfile, draft.record().id);
+    undo.add([&config] { ::unlink(config.cidfile.c_str()); });
+  }
+  store::ContainerRecord made = draft.publish();
+  undo.commit();
+  log::debug("created container {} ({})", made.name, made.id);
+  return made;
+}
+
+void rename_container(Context& context, const store::ContainerRecord& record, const std::string& new_name) {
+  store::rename_container(context.layout, record, new_name);
+}
+
+}  // namespace kelp::engine

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "engine/make_spec.h"
+#include "store/container_record.h"
+
+namespace kelp::engine {
+
+/// --device and, with --privileged, every device of the host that the caller may open: as nodes to bind.
+/// throws UsageError: not a device, bad permissions
+std::vector<SpecInput::BoundDevice> find_devices(const store::ContainerConfig& config);
+
+}  // namespace kelp::engine

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "store/container_record.h"
+
+namespace kelp::engine {
+
+struct Context;
+
+/// One more process in a running container. Empty strings: as the container has it.
+struct ExecRequest {
+  store::Strings command;
+  store::Strings env;  ///< NAME=value, added to the container's
+  std::string user, workdir;
+  bool tty = false, interactive = false, detach = false, privileged = false;
+  std::string detach_keys = "ctrl-p,ctrl-q";
+  unsigned preserve_fds = 0;
+};
+
+/// The exit status of the process (126, 127 when it could not be executed); 0 at once with `detach` or after the
+/// detach keys. Through the monitor, which starts the runtime's exec in the container's cgroup with our descriptors.
+int exec_in_container(Context& context, const store::ContainerRecord& record, const ExecRequest& request);
+
+}  // namespace kelp::engine

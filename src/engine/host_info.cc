@@ -1,0 +1,286 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/program_path.h"
+#include "base/text.h"
+#include "cgroup/cgroup.h"
+#include "engine/context.h"
+#include "engine/host.h"
+#include "engine/inspect.h"
+#include "engine/session.h"
+#include "store/containers.h"
+#include "store/images.h"
+#include "sys/lock.h"
+#include "sys/mount_api.h"
+#include "sys/procfs.h"
+#include "sys/xattr_tree.h"
+
+namespace kelp::engine {
+namespace {
+
+using Json = OrderedJson;
+
+Json ranges_json(const sys::IdRanges& ranges) {
+  Json list = Json::array();
+  for (const auto& range : ranges) {
+    list.push_back({{"container_id", range.inside}, {"host_id", range.outside}, {"size", range.count}});
+  }
+  return list;
+}
+
+/// "NAME=value" of /etc/os-release, quotes taken off.
+std::string release_value(std::string_view text, std::string_view key) {
+  for (const auto& line : split(text, '\n')) {
+    if (!starts_with(line, key) || line.size() <= key.size() || line[key.size()] != '=') continue;
+    std::string value = line.substr(key.size() + 1);
+    if (value.size() >= 2 && value.front() == '"' && value.back() == '"') value = value.substr(1, value.size() - 2);
+    return value;
+  }
+  return "unknown";
+}
+
+Json distribution_json() {
+  const std::string text = sys::read_small_file("/etc/os-release").value_or("");
+  Json json;
+  json["distribution"] = release_value(text, "ID");
+  json["version"] = release_value(text, "VERSION_ID");
+  if (const std::string name = release_value(text, "VERSION_CODENAME"); name != "unknown") json["codename"] = name;
+  return json;
+}
+
+/// Kibibytes of a line of /proc/meminfo, as bytes.
+std::uint64_t memory_value(std::string_view text, std::string_view key) {
+  for (const auto& line : split(text, '\n')) {
+    if (!starts_with(line, key)) continue;
+    const size_t digits = line.find_first_of("0123456789");
+    if (digits == std::string::npos) continue;
+    const size_t end = line.find(' ', digits);
+    return static_cast<std::uint64_t>(to_int(line.substr(digits, end - digits), 0).value_or(0)) * 1024;
+  }
+  return 0;
+}
+
+std::string uptime_text() {
+  const double seconds = std::strtod(sys::try_read_file("/proc/uptime").value_or("0").c_str(), nullptr);
+  const auto whole = static_cast<long>(seconds);
+  return fmt::format("{}h {}m {:.2f}s", whole / 3600, whole / 60 % 60, seconds - static_cast<double>(whole / 60 * 60));
+}
+
+Json cgroup_json(Context& context, Json& host) {
+  cgroup::Place place;
+  try {
+    place = cgroup::probe(context.global.cgroup_manager);
+  } catch (const Error& error) {
+    place.reason = error.message();
+    place.hint = error.hint();
+  }
+  const std::string& mount = cgroup::v2_mount();
+  host["cgroupManager"] = cgroup::manager_name(place.manager);
+  host["cgroupVersion"] = mount == "/sys/fs/cgroup" ? "v2" : "v1";
+  host["cgroupControllers"] = place.controllers;
+  Json level = {{"limits", place.manager != cgroup::Manager::none}};
+  if (!place.reason.empty()) level["reason"] = place.reason;
+  if (!place.hint.empty()) level["hint"] = place.hint;
+  return level;
+}
+
+Json userns_json(Context& context) {
+  const UserNamespaceFacts& facts = context.host().userns.get();
+  Json json;
+  json["level"] = facts.level == UserNamespaceLevel::full        ? "full"
+                  : facts.level == UserNamespaceLevel::single_id ? "single-id"
+                                                                 : "none";
+  if (!facts.why.empty()) json["reason"] = facts.why;
+  if (!facts.hint.empty()) json["hint"] = facts.hint;
+  return json;
+}
+
+/// Mounts an overlay in a scratch directory of the store, in S, and takes it away again: "" or why it does not work.
+std::string overlay_problem(Context& context) {
+  std::string scratch = context.layout.data + "/.probe-XXXXXX";
+  if (::mkdtemp(scratch.data()) == nullptr) throw_errno("make a directory in {}", context.layout.data);
+  std::string problem;
+  try {
+    problem = ask_in_userns(context, [&scratch]() -> std::string {
+      for (const char* part : {"/lower", "/upper", "/work"}) {
+        if (::mkdir((scratch + part).c_str(), 0700) != 0) return "cannot make a directory";
+      }
+      std::string failure;
+      try {
+        sys::OverlayPlan plan;
+        plan.lowers = {scratch + "/lower"};
+        plan.upper = scratch + "/upper";
+        plan.work = scratch + "/work";
+        const sys::MountFd mounted = sys::overlay(plan);
+      } catch (const Error& error) {
+        failure = error.message();
+      }
+      sys::remove_tree_at(AT_FDCWD, scratch.c_str());
+      return failure;
+    });
+  } catch (const Error& error) {
+    problem = error.message();
+  }
+  ::rmdir(scratch.c_str());
+  return problem;
+}
+
+/// storage  is given how root file systems are put together, and why so.
+Json store_json(Context& context, Json& storage) {
+  const auto& layout = context.layout;
+  Json json;
+  Json numbers = {{"number", 0}, {"paused", 0}, {"running", 0}, {"stopped", 0}};
+  const auto records = store::list(layout);
+  numbers["number"] = records.size();
+  for (const auto& record : records) {
+    switch (store::status(layout, record).status) {
+      case store::Status::running:
+      case store::Status::stopping:
+        numbers["running"] = numbers["running"].get<int>() + 1;
+        break;
+      case store::Status::paused:
+        numbers["paused"] = numbers["paused"].get<int>() + 1;
+        break;
+      default:
+        numbers["stopped"] = numbers["stopped"].get<int>() + 1;
+    }
+  }
+  json["configFile"] = "";
+  json["containerStore"] = std::move(numbers);
+  json["graphDriverName"] = "overlay";
+  json["graphOptions"] = Json::object();
+  json["graphRoot"] = layout.data;
+  struct statvfs space {};
+  if (::statvfs(layout.data.c_str(), &space) == 0) {
+    json["graphRootAllocated"] = static_cast<std::uint64_t>(space.f_blocks) * space.f_frsize;
+    json["graphRootUsed"] = static_cast<std::uint64_t>(space.f_blocks - space.f_bfree) * space.f_frsize;
+  }
+  const std::string problem = overlay_problem(context);
+  const char* driver = problem.empty()                                                        ? "overlay"
+                       : context.host().fuse.get() && !find_in_path("fuse-overlayfs").empty() ? "fuse-overlayfs"
+                                                                                              : "copy";
+  json["graphStatus"] = {{"Native Overlay Diff", problem.empty() ? "true" : "false"}};
+  storage = {{"driver", driver},
+             {"reason", problem.empty() ? "a native overlay with extended attributes of the user works in graphRoot"
+                                        : "no native overlay in graphRoot: " + problem}};
+  if (std::string_view(driver) == "copy")
+    storage["hint"] = "install fuse-overlayfs, with access to /dev/fuse: without it every container copies its image";
+  json["imageStore"] = {{"number", store::list_images(layout).size()}};
+  json["runRoot"] = layout.run;
+  json["volumePath"] = layout.volumes();
+  return json;
+}
+
+std::string runtime_version(const std::string& path) {
+  if (path.empty()) return "";
+  sys::SpawnRequest request;
+  request.path = path;
+  request.argv = {path, "--version"};
+  const auto result = sys::run_captured(request);
+  return result.out.substr(0, result.out.find('\n'));
+}
+
+std::string runtime_path(Context& context) {
+  const std::string& wanted = context.global.runtime;
+  try {
+    if (wanted.empty()) return own_program("kelp-oci");
+  } catch (const Error&) {
+    return "";
+  }
+  return wanted.find('/') == std::string::npos ? find_in_path(wanted) : wanted;
+}
+
+struct Rename {
+  const char *json, *go;
+};
+// Where Go's field is not the JSON name with a capital letter.
+constexpr Rename kRenames[] = {
+    {"cgroupVersion", "CGroupsVersion"},
+    {"cgroupControllers", "CgroupControllers"},
+    {"cpus", "CPUs"},
+    {"idMappings", "IDMappings"},
+    {"ociRuntime", "OCIRuntime"},
+    {"os", "OS"},
+    {"gidmap", "GIDMap"},
+    {"uidmap", "UIDMap"},
+    {"slirp4netns", "Slirp4NetNS"},
+};
+
+}  // namespace
+
+std::string host_architecture() { return spec::host_platform().architecture; }
+
+Json exported_names(const Json& facts) {
+  if (facts.is_array()) {
+    Json list = Json::array();
+    for (const Json& item : facts) list.push_back(exported_names(item));
+    return list;
+  }
+  if (!facts.is_object()) return facts;
+  Json out = Json::object();
+  for (const auto& entry : facts.items()) {
+    std::string key = entry.key();
+    if (!key.empty() && key[0] >= 'a' && key[0] <= 'z') key[0] = static_cast<char>(key[0] - 'a' + 'A');
+    for (const Rename& rename : kRenames) {
+      if (entry.key() == rename.json) key = rename.go;
+    }
+    out[key] = exported_names(entry.value());
+  }
+  return out;
+}
+
+Json host_info(Context& context) {
+  store::prepare(context.layout);
+  const HostFacts& facts = context.host();
+  const std::string memory = sys::try_read_file("/proc/meminfo").value_or("");
+  Json host;
+  host["arch"] = host_architecture();
+  Json limits = cgroup_json(context, host);
+  host["cpus"] = facts.cpus.get();
+  host["distribution"] = distribution_json();
+  host["eventLogger"] = "none";
+  host["hostname"] = facts.host_name.get();
+  const UserNamespaceFacts& userns = facts.userns.get();
+  host["idMappings"] = {{"gidmap", ranges_json(userns.maps.gids)}, {"uidmap", ranges_json(userns.maps.uids)}};
+  host["kernel"] = facts.kernel.get().release;
+  host["logDriver"] = "k8s-file";
+  host["memFree"] = memory_value(memory, "MemFree:");
+  host["memTotal"] = memory_value(memory, "MemTotal:");
+  host["networkBackend"] = "slirp4netns";
+  const std::string runtime = runtime_path(context);
+  host["ociRuntime"] = {
+      {"name", runtime.substr(runtime.rfind('/') + 1)}, {"path", runtime}, {"version", runtime_version(runtime)}};
+  host["os"] = "linux";
+  host["security"] = {{"apparmorEnabled", facts.security.get().apparmor},
+                      {"rootless", facts.uid != 0},
+                      {"seccompEnabled", true},
+                      {"selinuxEnabled", facts.security.get().selinux}};
+  host["serviceIsRemote"] = false;
+  host["slirp4netns"] = {{"executable", facts.slirp4netns.get().path}, {"version", facts.slirp4netns_version.get()}};
+  host["swapFree"] = memory_value(memory, "SwapFree:");
+  host["swapTotal"] = memory_value(memory, "SwapTotal:");
+  host["uptime"] = uptime_text();
+  // kelp's own: at which level it works here, and what would lift it.
+  Json storage;
+  Json places = store_json(context, storage);
+  host["levels"] = {{"userNamespace", userns_json(context)},
+                    {"cgroups", std::move(limits)},
+                    {"storage", std::move(storage)},
+                    {"tun", facts.tun.get()}};
+
+  Json json;
+  json["host"] = std::move(host);
+  json["plugins"] = {{"log", {"k8s-file", "json-file", "none", "passthrough"}},
+                     {"network", {"slirp4netns", "host", "none", "container", "ns"}},
+                     {"volume", {"local"}}};
+  json["store"] = std::move(places);
+  return json;
+}
+
+}  // namespace kelp::engine

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace kelp::store {
+struct ImageRecord;
+struct IdMapping;
+}  // namespace kelp::store
+
+namespace kelp::engine {
+
+struct Context;
+
+/// One thing that happened in a transfer, as kelp-image tells it (one JSON line on its progress descriptor).
+///
+/// kind     "status": `text` is a line for people ("Trying to pull docker.io/library/nginx:latest...")
+///          "layer":  a layer is known; `total` its compressed bytes, `text` "" or "already exists"
+///          "bytes":  `current` of `total` bytes are here
+///          "unpack": the bytes are here, the files are being written
+///          "done":   the layer is complete
+/// id       digest of the blob ("sha256:…"), "" for status
+struct ProgressEvent {
+  std::string kind, id, text;
+  std::uint64_t current = 0, total = 0;
+};
+/// May be empty: nobody looks.
+using ProgressFn = std::function<void(const ProgressEvent&)>;
+
+struct PullOptions {
+  std::string platform;  ///< os/arch[/variant], "" = the host's
+  std::string authfile;  ///< "" = the usual places
+  std::string creds;     ///< "user[:password]", "" = none
+  std::string cert_dir;  ///< "" = certs.d
+  std::optional<bool> tls_verify;
+  std::string policy = "missing";  ///< always, missing, never, newer
+  bool quiet = false;
+  bool all_tags = false;
+  std::optional<unsigned> retry;  ///< attempts after the first
+  std::string retry_delay;        ///< "" = exponential; a duration otherwise
+};
+
+/// "Give me this image": the local store first, then (by policy) a registry; a name that the store does not know and
+/// that is `hello` comes from the image that is installed with kelp. No process is started and no lock is taken when
+/// the image is there.
+///
+/// name     name[:tag][@digest], short name, or id (prefix)
+/// throws   Error, one line with the name and the reason; UsageError for a malformed name or policy
+store::ImageRecord ensure_image(Context& context, const std::string& name, const PullOptions& options,
+                                const ProgressFn& progress = {});
+
+/// Makes the unpacked layers of the image for this id map where they are missing or cannot be trusted any more.
+/// after    every layer of the image is a directory below Layout::layers()
+void ensure_layers(Context& context, const store::ImageRecord& image, const store::IdMapping& map,
+                   const ProgressFn& progress = {});
+
+/// `kelp pull`: asks the registry unless the policy says otherwise; several records with all_tags.
+std::vector<store::ImageRecord> pull_image(Context& context, const std::string& name, const PullOptions& options,
+                                           const ProgressFn& progress = {});
+
+/// `kelp load`. file "" or "-" = standard input. Returns the names (or ids, where there is no name) loaded.
+std::vector<std::string> load_images(Context& context, const std::string& file, const ProgressFn& progress = {});
+
+struct SaveOptions {
+  std::string format = "docker-archive";  ///< docker-archive, oci-archive, oci-dir, docker-dir
+  std::string output;                     ///< "" = standard output (archives only)
+  bool compress = false;
+  bool multi_image_archive = false;
+};
+/// `kelp save`.
+void save_images(Context& context, const std::vector<std::string>& names, const SaveOptions& options,
+                 const ProgressFn& progress = {});
+
+struct ImportOptions {
+  std::string source;     ///< tar file, "-" = standard input
+  std::string reference;  ///< "" = untagged
+  std::vector<std::string> changes;
+  std::string message, os, arch, variant;
+};
+/// `kelp import`: the id of the new image.
+std::string import_image(Context& context, const ImportOptions& options, const ProgressFn& progress = {});
+
+}  // namespace kelp::engine

@@ -1,0 +1,163 @@
+// The only place that writes plans for kelp-monitor and connects to one.
+#include "engine/monitor_client.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/duration_size.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "cgroup/cgroup.h"
+#include "engine/context.h"
+#include "engine/runtime_client.h"
+#include "spec/runtime_config.h"
+#include "store/containers.h"
+#include "sys/lock.h"
+#include "sys/pty.h"
+#include "sys/signals.h"
+
+namespace kelp::engine {
+namespace {
+
+constexpr int kAnswerSeconds = 10;
+
+/// The monitor works in "/".
+std::string absolute(const std::string& path) {
+  if (path.empty() || path.front() == '/') return path;
+  char* const here = ::getcwd(nullptr, 0);
+  if (here == nullptr) throw_errno("find the current directory");
+  const std::string full = std::string(here) + "/" + path;
+  std::free(here);
+  return full;
+}
+
+void plan_log(const Context& context, const store::ContainerRecord& record, monitor::Plan& plan) {
+  plan.log_driver = record.config.log_driver.empty() ? "k8s-file" : record.config.log_driver;
+  plan.log_path = context.layout.container(record.id) + "/ctr.log";
+  for (const auto& [key, value] : record.config.log_options) {
+    if (key == "path") plan.log_path = absolute(value);
+    if (key == "max-size") plan.log_max_size = parse_size(value, "log option max-size");
+  }
+}
+
+void plan_removal(const Context& context, const store::ContainerRecord& record, monitor::Plan& plan) {
+  const auto& layout = context.layout;
+  plan.remove = record.config.remove;
+  if (!plan.remove) return;
+  plan.names_dir = layout.names();
+  plan.trash_dir = layout.trash();
+  plan.containers_dir = layout.containers();
+  plan.volumes_dir = layout.volumes();
+  plan.lock_path = store::container_lock(layout, record.id);
+  plan.anonymous_volumes = record.anonymous_volumes;
+}
+
+}  // namespace
+
+monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& record, const StartPlan& start,
+                                const GroupPlan& group) {
+  const auto& config = record.config;
+  monitor::Plan plan;
+  plan.id = record.id;
+  plan.name = record.name;
+  plan.bundle = start.bundle;
+  plan.run_dir = context.layout.run_of(record.id);
+  plan.exit_file = context.layout.container(record.id) + "/exit.json";
+  if (start.rootfs.empty()) plan.merged = start.bundle + "/merged";
+  plan.boot = store::boot_id();
+  plan.cgroup = group.path;
+  plan.cgroup_leaf = group.leaf;
+  plan.cgroup_home = group.home;
+  plan.pid_file = absolute(config.pidfile);
+  plan.runtime = runtime_argv(context, !group.path.empty());
+  plan.create_args = runtime_create_args(context);
+  plan.own_runtime = is_own_runtime(context);
+  // make_spec writes no poststop hooks, and the group is the monitor's: `kelp-oci delete` would find a directory to
+  // remove, and nothing else (it costs 1 ms).
+  if (plan.own_runtime) plan.state_dir = context.layout.runtime_root() + "/" + record.id;
+  plan.slirp = start.network.slirp_argv;
+  for (const auto& [request, words] : start.network.hostfwd) plan.forwards.emplace_back(words, request);
+  plan_log(context, record, plan);
+  plan.tty = start.tty;
+  plan.interactive = config.interactive;
+  for (const int fd : {0, 1, 2}) {
+    const auto size = plan.tty ? sys::window_size(fd) : std::nullopt;
+    if (!size || size->rows == 0) continue;
+    plan.rows = size->rows;
+    plan.columns = size->columns;
+    break;
+  }
+  plan.restart = config.restart_policy.empty() ? "no" : config.restart_policy;
+  plan.restart_max = config.restart_max;
+  if (!start.stop_signal.empty()) plan.stop_signal = sys::signal_from_name(start.stop_signal);
+  plan.stop_timeout = config.stop_timeout.value_or(10);
+  plan.timeout = config.timeout;
+  plan_removal(context, record, plan);
+  return plan;
+}
+
+void plan_health_check(const StartPlan& start, monitor::Plan& plan) {
+  if (!start.health || start.health->test.size() < 2 || start.health->test.front() == "NONE") return;
+  const auto& check = *start.health;
+  const auto text = sys::read_small_file(start.bundle + "/config.json", 64u << 20);
+  if (!text) throw_error("{}/config.json is missing", start.bundle);
+  spec::RuntimeConfig config = spec::parse_runtime_config(*text);
+  if (!config.process) throw_error("{}/config.json has no process", start.bundle);
+  spec::Process& process = *config.process;
+  if (check.test.front() == "CMD-SHELL")
+    process.args = {"/bin/sh", "-c", check.test[1]};
+  else
+    process.args.assign(check.test.begin() + (check.test.front() == "CMD" ? 1 : 0), check.test.end());
+  process.terminal = false;
+  process.console_size.reset();
+  const std::string path = plan.run_dir + "/health-process.json";
+  sys::replace_file(path, spec::print_process(process));
+  const auto milliseconds = [](std::chrono::nanoseconds time) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
+  };
+  plan.health.exec = {"exec", "--process", path, plan.id};
+  plan.health.interval_ms = milliseconds(check.interval);
+  plan.health.timeout_ms = milliseconds(check.timeout);
+  plan.health.start_period_ms = milliseconds(check.start_period);
+  plan.health.retries = check.retries;
+}
+
+Fd plan_file(const monitor::Plan& plan) {
+  Fd file(::memfd_create("monitor-plan", MFD_CLOEXEC));
+  if (!file) throw_errno("make the monitor's plan");
+  sys::write_all(file.get(), monitor::encode(plan), "the monitor's plan");
+  if (::lseek(file.get(), 0, SEEK_SET) < 0) throw_errno("rewind the monitor's plan");
+  return file;
+}
+
+std::optional<MonitorLink> connect_monitor(const Context& context, const std::string& id) {
+  const Fd dir(::open(context.layout.run_of(id).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!dir) return std::nullopt;
+  MonitorLink link;
+  link.socket = monitor::connect_at(dir.get(), "attach.sock");
+  if (!link.socket) return std::nullopt;
+  const timeval limit{.tv_sec = kAnswerSeconds, .tv_usec = 0};
+  ::setsockopt(link.socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  if (monitor::send_frame(link.socket.get(), {.type = monitor::Msg::hello, .value = monitor::kVersion}, {}, {}, true) !=
+      monitor::Sent::yes)
+    return std::nullopt;
+  monitor::Frame frame;
+  const auto received = monitor::receive_frame(link.socket.get(), frame, true);
+  if (received == monitor::Received::gone) return std::nullopt;  // it was about to end
+  if (received == monitor::Received::nothing)
+    throw_error("the monitor of container {} does not answer", id.substr(0, 12));
+  if (frame.header.type != monitor::Msg::hello)
+    throw_error("the monitor of container {} speaks another protocol", id.substr(0, 12));
+  link.version = std::min(frame.header.value, monitor::kVersion);
+  const timeval none{};
+  ::setsockopt(link.socket.get(), SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
+  return link;
+}
+
+}  // namespace kelp::engine

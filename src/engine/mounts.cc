@@ -1,0 +1,147 @@
+#include "engine/mounts.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "store/containers.h"
+#include "sys/safe_path.h"
+
+namespace kelp::engine {
+
+namespace {
+
+using store::MountRequest;
+using store::Strings;
+
+bool has_option(const MountRequest& request, std::string_view option) {
+  return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
+}
+
+std::string working_directory() {
+  char* here = ::getcwd(nullptr, 0);
+  if (here == nullptr) throw_errno("find the current directory");
+  std::string path(here);
+  std::free(here);
+  return path;
+}
+
+bool is_named(const std::vector<MountRequest>& requests, const std::string& target) {
+  return std::any_of(requests.begin(), requests.end(), [&](const MountRequest& other) {
+    return sys::clean_path(other.target) == sys::clean_path(target);
+  });
+}
+
+void look_at_source(const MountRequest& request) {
+  struct stat info {};
+  if (::stat(request.source.c_str(), &info) < 0) {
+    const int saved = errno;
+    SysError error("statfs " + request.source, saved);
+    if (saved == ENOENT) error.with_hint("a source without a slash is the name of a volume; make the directory first");
+    throw error;
+  }
+}
+
+/// Mounts of another container, as podman's --volumes-from: binds and volumes, no tmpfs.
+void add_from(Context& context, const std::string& text, std::vector<MountRequest>& requests) {
+  const size_t colon = text.find(':');
+  const store::ContainerRecord other = store::get(context.layout, text.substr(0, colon));
+  const Strings options = colon == std::string::npos ? Strings{} : split(text.substr(colon + 1), ',');
+  for (const std::string& option : options)
+    if (option != "ro" && option != "rw" && option != "z")
+      throw_usage("--volumes-from {}: unknown option {}", kelp::quoted(text), kelp::quoted(option));
+  for (MountRequest mount : other.config.mounts) {
+    if ((mount.type != "bind" && mount.type != "volume") || is_named(requests, mount.target)) continue;
+    for (const std::string& option : options) {
+      std::erase_if(mount.options, [](const std::string& old) { return old == "ro" || old == "rw"; });
+      mount.options.push_back(option);
+    }
+    requests.push_back(std::move(mount));
+  }
+}
+
+}  // namespace
+
+std::vector<MountRequest> resolve_mount_requests(Context& context, const store::ContainerConfig& config,
+                                                 const Strings& image_volumes) {
+  std::vector<MountRequest> requests;
+  for (MountRequest request : config.mounts) {
+    if (is_named(requests, request.target)) throw_usage("{}: duplicate mount destination", request.target);
+    if (request.type == "bind") {
+      if (request.source.front() == '~')
+        throw_usage("mount {}: ~ is the shell's to expand", kelp::quoted(request.source));
+      if (request.source.front() != '/') request.source = working_directory() + "/" + request.source;
+      request.source = sys::clean_path(request.source);
+      if (has_option(request, "create_host_path=1")) sys::mkdirs(request.source, 0755);
+      look_at_source(request);
+    } else if (request.type == "volume" && !request.source.empty()) {
+      store::check_name(request.source, "volume");
+    }
+    requests.push_back(std::move(request));
+  }
+  for (const std::string& text : config.volumes_from) add_from(context, text, requests);
+  if (config.image_volume != "ignore")
+    for (const std::string& target : image_volumes) {
+      if (is_named(requests, target) || target.empty() || target.front() != '/' || sys::clean_path(target) == "/")
+        continue;
+      if (config.image_volume == "tmpfs")
+        requests.push_back({"tmpfs", "", target, {}});
+      else
+        requests.push_back({"volume", "", target, {}});
+    }
+  return requests;
+}
+
+Strings create_missing_volumes(Context& context, const store::ContainerRecord& record) {
+  Strings made;
+  for (const MountRequest& request : record.config.mounts) {
+    if (request.type != "volume" || store::find_volume(context.layout, request.source)) continue;
+    store::VolumeRequest wanted;
+    wanted.name = request.source;
+    wanted.anonymous = std::find(record.anonymous_volumes.begin(), record.anonymous_volumes.end(), request.source) !=
+                       record.anonymous_volumes.end();
+    wanted.ignore_if_exists = true;
+    made.push_back(store::create_volume(context.layout, wanted).name);
+  }
+  return made;
+}
+
+MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
+  MountPlan plan;
+  for (const MountRequest& request : record.config.mounts) {
+    std::string data;
+    if (request.type == "bind") {
+      look_at_source(request);
+      data = request.source;
+    } else if (request.type == "volume") {
+      const auto volume = store::find_volume(context.layout, request.source);
+      if (!volume) throw_error("volume {} of container {} is gone", request.source, record.name);
+      const auto type = volume->options.find("type");
+      if (type != volume->options.end() && type->second == "tmpfs") {
+        MountRequest memory{"tmpfs", "", request.target, {}};
+        const auto o = volume->options.find("o");
+        if (o != volume->options.end()) memory.options = split(o->second, ',');
+        plan.mounts.push_back(to_spec_mount(memory, ""));
+        continue;
+      }
+      data = volume->mountpoint;
+      if (volume->needs_copy_up && !has_option(request, "nocopy") && record.config.rootfs.empty())
+        plan.copy_ups.push_back({volume->name, data, sys::clean_path(request.target)});
+    }
+    if (has_option(request, "U")) plan.chowns.push_back({data});
+    if (has_option(request, "idmap"))
+      throw_error("mount {}: idmapped mounts need root on ordinary file systems", request.target);
+    plan.mounts.push_back(to_spec_mount(request, data));
+    spec::Mount& made = plan.mounts.back();
+    if (request.type == "volume") std::erase_if(made.options, [](const std::string& o) { return o == "rw"; });
+  }
+  return plan;
+}
+
+}  // namespace kelp::engine

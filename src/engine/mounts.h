@@ -1,0 +1,56 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/context.h"
+#include "spec/runtime_config.h"
+#include "store/container_record.h"
+#include "store/volumes.h"
+
+namespace kelp::engine {
+
+/// -v [SOURCE:]TARGET[:OPTIONS]. throws UsageError naming the text
+store::MountRequest parse_volume_option(std::string_view text);
+/// --mount type=…,source=…,target=…
+store::MountRequest parse_mount_option(std::string_view text);
+/// --tmpfs TARGET[:OPTIONS]
+store::MountRequest parse_tmpfs_option(std::string_view text);
+
+/// A volume to be filled from the image's directory at the same place before the first use, inside the session.
+struct CopyUp {
+  std::string volume;      ///< name
+  std::string data;        ///< its _data directory on the host
+  std::string image_path;  ///< in the container's root file system
+};
+
+/// :U: the tree at `host_path` gets the container user's ids before the start, inside S.
+struct ChownRequest {
+  std::string host_path;
+};
+
+struct MountPlan {
+  std::vector<spec::Mount> mounts;  ///< user's, in the order to mount: parents first
+  std::vector<CopyUp> copy_ups;
+  std::vector<ChownRequest> chowns;
+};
+
+/// Checks all requests (targets absolute, no two alike, sources there) without changing anything.
+/// image_volumes: VOLUMEs of the image; those not covered become anonymous volumes, tmpfs or nothing.
+/// returns the requests with relative sources made absolute and image volumes and --volumes-from added
+std::vector<store::MountRequest> resolve_mount_requests(Context& context, const store::ContainerConfig& config,
+                                                        const store::Strings& image_volumes);
+/// Creates the volumes of a record that are missing; returns the names of those it made.
+store::Strings create_missing_volumes(Context& context, const store::ContainerRecord& record);
+
+/// Spec mounts of a record's requests. Sources are looked at again: throws Error "statfs /x: no such file or
+/// directory".
+MountPlan plan_mounts(Context& context, const store::ContainerRecord& record);
+
+/// One request to one spec mount; pure. volume_data: _data path of the volume, for type volume.
+spec::Mount to_spec_mount(const store::MountRequest& request, const std::string& volume_data);
+
+}  // namespace kelp::engine

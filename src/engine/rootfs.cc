@@ -1,0 +1,189 @@
+#include "engine/rootfs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/program_path.h"
+#include "base/text.h"
+#include "sys/mount_api.h"
+#include "sys/procfs.h"
+#include "sys/spawn.h"
+#include "sys/xattr_tree.h"
+
+namespace kelp::engine {
+namespace {
+
+/// How long an older session of the same container may take to let go of its upper directory.
+constexpr int kBusyTries = 400, kBusyPauseMicros = 5000;
+
+Fd open_dir(const std::string& path, int flags = O_RDONLY) {
+  Fd dir(::open(path.c_str(), flags | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (!dir) throw_errno("open {}", path);
+  return dir;
+}
+
+/// The upper directory's own owner, mode and attributes become those of `/`: they are the top layer's. Made under
+/// another name first, so that a killed start does not leave a root that is 0700.
+void make_upper(const RootfsPlan& plan) {
+  const std::string upper = plan.directory + "/upper", fresh = upper + ".new";
+  if (::access(upper.c_str(), F_OK) == 0) return;
+  sys::remove_tree(fresh);
+  if (::mkdir(fresh.c_str(), 0755) < 0) throw_errno("make {}", fresh);
+  if (!plan.lowers.empty()) {
+    const Fd from(::open(plan.lowers.front().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!from) throw_errno("open the layer {}", plan.lowers.front());
+    sys::copy_attributes(from.get(), open_dir(fresh).get());
+  }
+  if (::rename(fresh.c_str(), upper.c_str()) < 0) throw_errno("make {}", upper);
+}
+
+void make_directory(const std::string& path, mode_t mode) {
+  if (::mkdir(path.c_str(), mode) < 0 && errno != EEXIST) throw_errno("make {}", path);
+}
+
+void mount_overlay(const RootfsPlan& plan) {
+  sys::OverlayPlan overlay;
+  overlay.lowers = plan.lowers;
+  overlay.upper = plan.directory + "/upper";
+  overlay.work = plan.directory + "/work";
+  overlay.volatile_ = plan.volatile_overlay;
+  // A volatile mount leaves a mark that refuses every later one.
+  if (::access((overlay.work + "/work/incompat").c_str(), F_OK) == 0) sys::remove_tree(overlay.work + "/work/incompat");
+  for (int tries = 0;; ++tries) {
+    try {
+      const sys::MountFd mount = sys::overlay(overlay);
+      const Fd target = open_dir(plan.directory + "/merged", O_PATH);
+      sys::move_mount(mount, target.get());
+      return;
+    } catch (const SysError& error) {
+      if (error.code() != EBUSY || tries == kBusyTries) throw;
+    }
+    ::usleep(kBusyPauseMicros);
+  }
+}
+
+bool is_mounted(const std::string& path) {
+  struct stat here {
+  }, above{};
+  return ::stat(path.c_str(), &here) == 0 && ::stat((path + "/..").c_str(), &above) == 0 && here.st_dev != above.st_dev;
+}
+
+/// The program stays in the foreground of a child: it becomes the monitor's, and ends with the mount namespace.
+bool mount_fuse(const RootfsPlan& plan) {
+  const std::string program = find_in_path("fuse-overlayfs");
+  if (program.empty() || ::access("/dev/fuse", R_OK | W_OK) < 0) return false;
+  const std::string merged = plan.directory + "/merged";
+  sys::SpawnRequest request{.path = program, .argv = {"fuse-overlayfs", "-f", "-o"}};
+  request.argv.push_back("lowerdir=" + join(plan.lowers, ":") + ",upperdir=" + plan.directory +
+                         "/upper,workdir=" + plan.directory + "/work");
+  request.argv.push_back(merged);
+  request.fds = {{0, -1}, {1, -1}, {2, -1}};
+  sys::Child child = sys::spawn(request);
+  for (int i = 0; i < 1000; ++i) {
+    if (is_mounted(merged)) {
+      child.detach();
+      return true;
+    }
+    if (child.wait_for(5)) return false;
+  }
+  return false;
+}
+
+void copy_layers(const RootfsPlan& plan) {
+  const std::string upper = plan.directory + "/upper", done = plan.directory + "/copied";
+  if (::access(done.c_str(), F_OK) < 0) {
+    const Fd target = open_dir(upper);
+    for (auto layer = plan.lowers.rbegin(); layer != plan.lowers.rend(); ++layer) {
+      const Fd from(::open(layer->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!from) throw_errno("open the layer {}", *layer);
+      merge_layer(from.get(), target.get());
+    }
+    const Fd mark(::open(done.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    if (!mark) throw_errno("make {}", done);
+  }
+  const Fd target = open_dir(plan.directory + "/merged", O_PATH);
+  sys::move_mount(sys::open_tree_clone(AT_FDCWD, upper.c_str(), false), target.get());
+}
+
+}  // namespace
+
+void merge_layer(int layer_fd, int target_fd) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(::fcntl(layer_fd, F_DUPFD_CLOEXEC, 0)), ::closedir);
+  if (!dir) throw_errno("read a layer");
+  ::rewinddir(dir.get());
+  while (const dirent* entry = ::readdir(dir.get())) {
+    const char* const name = entry->d_name;
+    if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0) continue;
+    if (sys::is_whiteout_at(layer_fd, name)) {
+      sys::remove_tree_at(target_fd, name);
+      continue;
+    }
+    struct stat from {
+    }, to{};
+    if (::fstatat(layer_fd, name, &from, AT_SYMLINK_NOFOLLOW) < 0) throw_errno("look at {} in a layer", name);
+    if (!S_ISDIR(from.st_mode)) {
+      sys::remove_tree_at(target_fd, name);
+      sys::copy_entry(layer_fd, name, target_fd, name);
+      continue;
+    }
+    const Fd source(::openat(layer_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!source) throw_errno("open {} in a layer", name);
+    const bool there = ::fstatat(target_fd, name, &to, AT_SYMLINK_NOFOLLOW) == 0;
+    if (there && (!S_ISDIR(to.st_mode) || sys::is_opaque(source.get()))) sys::remove_tree_at(target_fd, name);
+    if (::mkdirat(target_fd, name, 0700) < 0 && errno != EEXIST) throw_errno("make {}", name);
+    const Fd target(::openat(target_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!target) throw_errno("open {}", name);
+    merge_layer(source.get(), target.get());
+    sys::copy_attributes(source.get(), target.get());
+  }
+}
+
+std::string mount_points_layer(const std::string& layers_dir) {
+  std::string path = layers_dir + "/mount-points";
+  if (::access(path.c_str(), F_OK) == 0) return path;
+  const std::string fresh = fmt::format("{}/.tmp-mount-points-{}", layers_dir, ::getpid());
+  const mode_t before = ::umask(022);
+  Rollback restore;
+  restore.add([before] { ::umask(before); });
+  if (::mkdir(fresh.c_str(), 0755) < 0) return "";
+  const Fd dir = open_dir(fresh);
+  for (const char* name : {"dev", "etc", "proc", "run", "sys"}) ::mkdirat(dir.get(), name, 0755);
+  for (const char* name : {"etc/hostname", "etc/hosts", "etc/resolv.conf", "run/.containerenv"})
+    Fd(::openat(dir.get(), name, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+  // Somebody else may have been quicker: then ours is not wanted.
+  if (::rename(fresh.c_str(), path.c_str()) < 0) sys::remove_tree(fresh);
+  return ::access(path.c_str(), F_OK) == 0 ? path : "";
+}
+
+const char* mount_rootfs(const RootfsPlan& plan) {
+  make_upper(plan);
+  make_directory(plan.directory + "/work", 0700);
+  make_directory(plan.directory + "/merged", 0700);
+  // Once copied, always copied: the upper directory then holds everything.
+  if (::access((plan.directory + "/copied").c_str(), F_OK) == 0) {
+    copy_layers(plan);
+    return "copy";
+  }
+  try {
+    mount_overlay(plan);
+    return "overlay";
+  } catch (const SysError& error) {
+    if (error.code() == EBUSY || error.code() == ENOENT || error.code() == ENOSPC || error.code() == EIO) throw;
+    log::debug("no native overlay: {}", error.message());
+    if (mount_fuse(plan)) return "fuse-overlayfs";
+    log::warn("neither overlay ({}) nor fuse-overlayfs can be had: the layers are copied", errno_text(error.code()));
+    copy_layers(plan);
+    return "copy";
+  }
+}
+
+}  // namespace kelp::engine

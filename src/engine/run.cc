@@ -1,0 +1,196 @@
+// The story of a start: everything that `run` and `start` do once there is a record.
+#include "engine/run.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cgroup/cgroup.h"
+#include "cgroup/limits.h"
+#include "engine/context.h"
+#include "engine/follow.h"
+#include "engine/monitor_client.h"
+#include "engine/prepare.h"
+#include "engine/remove.h"
+#include "engine/runtime_client.h"
+#include "engine/session.h"
+#include "store/containers.h"
+#include "sys/lock.h"
+#include "sys/safe_path.h"
+#include "sys/signals.h"
+
+namespace kelp::engine {
+namespace {
+
+/// The lock is what keeps a container from being started twice: its monitor holds it until it has ended.
+sys::FileLock lock_stopped(Context& context, const store::ContainerRecord& record) {
+  store::refuse_newer_state(context.layout, record.id);
+  for (;;) {
+    auto lock = sys::FileLock::try_exclusive(store::container_lock(context.layout, record.id));
+    const auto status = store::status(context.layout, record).status;
+    if (status == store::Status::running || status == store::Status::paused)
+      throw_usage("container {} is already {}", record.name, store::status_name(status));
+    if (lock) return std::move(*lock);
+    ::usleep(1000);  // it is about to end, or somebody copies files into it
+  }
+}
+
+struct Group {
+  cgroup::ContainerGroup group;
+  GroupPlan plan;
+};
+
+Group make_group(Context& context, const store::ContainerRecord& record) {
+  Group made;
+  if (record.config.cgroups == "disabled" || cgroup::v2_mount().empty()) return made;
+  const auto place = cgroup::probe(context.global.cgroup_manager, record.config.cgroup_parent);
+  if (place.manager == cgroup::Manager::none) return made;
+  made.group = cgroup::ContainerGroup(place, record.id);
+  made.plan.path = made.group.path();
+  made.plan.leaf = made.group.container_path().substr(cgroup::v2_mount().size());
+  made.plan.home = cgroup::group_of(0);
+  made.plan.pids = std::find(place.controllers.begin(), place.controllers.end(), "pids") != place.controllers.end();
+  return made;
+}
+
+std::pair<Fd, Fd> make_link() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) throw_errno("make a socket pair");
+  return {Fd(ends[0]), Fd(ends[1])};
+}
+
+std::pair<Fd, Fd> make_pipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
+  return {Fd(ends[0]), Fd(ends[1])};
+}
+
+void make_run_directories(const Context& context, const std::string& id) {
+  for (const auto& path : {context.layout.runtime_root(), context.layout.run_of(id)})
+    if (::mkdir(path.c_str(), 0700) < 0 && errno != EEXIST) {
+      if (errno != ENOENT) throw_errno("make {}", path);
+      sys::mkdirs(path, 0700);  // the whole run directory was taken away meanwhile
+    }
+}
+
+/// After a start that failed before there was a monitor to clean up.
+void clean_after(Context& context, const store::ContainerRecord& record) noexcept {
+  try {
+    ::rmdir(context.layout.run_of(record.id).c_str());
+    // The monitor has removed it already when there was one (and a lock file, too, must not come back).
+    if (!record.config.remove || !store::find(context.layout, record.id)) return;
+    if (store::status(context.layout, record).run) return;
+    RemoveOptions everything;
+    everything.volumes = true;
+    remove_container(context, record, everything);
+  } catch (const Error& error) {
+    log::warn("{}", error.message());
+  }
+}
+
+/// --requires: those that do not run are started first, each with what it requires itself.
+void start_required(Context& context, const store::ContainerRecord& record) {
+  for (const auto& name : record.config.depends_on) {
+    const auto other = store::get(context.layout, name);
+    const auto status = store::status(context.layout, other).status;
+    if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});
+  }
+}
+
+FollowOptions follow_options(const store::ContainerRecord& record, const StartOptions& options) {
+  FollowOptions follow;
+  follow.in = options.attach_stdin && record.config.interactive;
+  follow.out = options.attach_stdout;
+  follow.err = options.attach_stderr;
+  follow.tty = record.config.tty;
+  follow.sig_proxy = options.sig_proxy;
+  follow.foreground = options.foreground;
+  follow.detach_keys = options.detach_keys;
+  return follow;
+}
+
+}  // namespace
+
+StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options) {
+  const FollowOptions streams = follow_options(record, options);
+  parse_detach_keys(streams.detach_keys);
+  start_required(context, record);
+  // From here on a signal waits until there is a container that it can be passed on to.
+  std::optional<sys::SignalMask> mask;
+  std::optional<sys::SignalFd> signals;
+  if (options.foreground) {
+    mask.emplace(followed_signals());
+    signals.emplace(followed_signals());
+  }
+
+  auto lock = lock_stopped(context, record);  // 1. nobody else starts it
+  auto [link, far_link] = make_link();
+  bool monitored = false;
+  Group group;  // removed again unless a monitor has taken it over
+  sys::Child session;
+  try {
+    clear_remains(context, record.id);
+    group = step("make the cgroup", [&] { return make_group(context, record); });  // 2.
+    const StartPlan plan = step("prepare the start",                               // 3. config.json
+                                [&] { return prepare_start(context, record, group.plan); });
+    for (const auto& warning : plan.warnings) log::warn("{}", warning);
+    make_run_directories(context, record.id);
+    auto monitor_plan = make_monitor_plan(context, record, plan, group.plan);
+    plan_health_check(plan, monitor_plan);
+    const Fd file = plan_file(monitor_plan);
+    ask_to_attach(link.get(), streams);
+    SessionRequest request;
+    request.start = &plan;
+    request.link = far_link.get();
+    request.plan = file.get();
+    request.lock = lock.fd();
+    request.cgroup_fd = group.group.monitor_fd();
+    request.passthrough = monitor_plan.log_driver == "passthrough";
+    std::pair<Fd, Fd> gate;
+    const bool group_comes_later = !group.plan.path.empty() && request.cgroup_fd < 0;  // a systemd scope
+    if (group_comes_later) {
+      gate = make_pipe();
+      request.gate = &gate.first;
+      request.gate_far = &gate.second;
+    }
+    session = step("start the session", [&] { return start_session(context, request); });  // 4. becomes the monitor
+    gate.first.reset();
+    if (group_comes_later) {
+      step("wait for the cgroup", [&] {
+        group.group.adopt(session.pid);
+        group.group.wait();
+      });
+      if (::write(gate.second.get(), "g", 1) != 1) throw_errno("let the monitor start");
+      gate.second.reset();
+    }
+    far_link.reset();
+    lock.unlock();                                   // ours: the monitor has its own
+    const int pid = wait_until_started(link.get());  // 5. runtime, network, gate
+    monitored = true;
+    group.group.release();
+    session.detach();
+    if (!options.foreground) return {.detached = true};
+    const FollowResult result = follow(link.get(), pid, streams, *signals);  // 6. streams until it ends
+    if (result.lost) throw_error("the monitor of container {} was killed, and the container with it", record.name);
+    return {.detached = result.detached, .exit_code = result.code};
+  } catch (const Error&) {
+    if (!monitored) {
+      link.reset();
+      far_link.reset();
+      lock.unlock();
+      if (session.valid()) session.wait();  // it undoes what it has done
+      clean_after(context, record);
+    }
+    throw;
+  }
+}
+
+}  // namespace kelp::engine

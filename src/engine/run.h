@@ -1,0 +1,37 @@
+#pragma once
+
+#include <string>
+
+#include "store/container_record.h"
+
+namespace kelp::engine {
+
+struct Context;
+
+/// attach_*     which streams are connected while in the foreground
+/// foreground   wait for the end of the container; otherwise return once it has been started
+/// sig_proxy    pass signals on to the container (ignored with a terminal)
+/// detach_keys  "ctrl-p,ctrl-q"; "" = none
+/// no_remove    keep a --rm container on a failed start (`start` of a created one)
+struct StartOptions {
+  bool attach_stdin = false, attach_stdout = false, attach_stderr = false;
+  bool foreground = false;
+  bool sig_proxy = true;
+  std::string detach_keys = "ctrl-p,ctrl-q";
+};
+
+/// detached   true: not in the foreground, or the user typed the detach keys
+/// exit_code  of the container, when it was waited for
+struct StartResult {
+  bool detached = false;
+  int exit_code = 0;
+};
+
+/// Starts a created or exited container: session, monitor, runtime, network, and streams.
+///
+/// throws  Error with exit code 126 / 127 when the command cannot be executed / was not found, 125 otherwise; nothing
+/// of
+///         the attempt is left then except the record itself (and not even that with --rm)
+StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options);
+
+}  // namespace kelp::engine

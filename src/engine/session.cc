@@ -1,0 +1,318 @@
+// Sessions: a process in S with a mount namespace of its own. The session of a container becomes its monitor.
+#include "engine/session.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/program_path.h"
+#include "engine/context.h"
+#include "engine/prepare.h"
+#include "engine/rootfs.h"
+#include "engine/runtime_client.h"
+#include "engine/user_namespace.h"
+#include "monitor/protocol.h"
+#include "store/containers.h"
+#include "sys/lock.h"
+#include "sys/mount_api.h"
+#include "sys/namespaces.h"
+
+namespace kelp::engine {
+namespace {
+
+// ---- results of forked bodies: 'k' + text, or 'e' + exit code + message NUL hint
+
+struct Pipe {
+  Fd read_end, write_end;
+  Pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
+    read_end = Fd(ends[0]);
+    write_end = Fd(ends[1]);
+  }
+};
+
+int answer(int fd, const std::function<std::string()>& body) noexcept {
+  std::string text = "k";
+  try {
+    try {
+      text += body();
+    } catch (const Error& error) {
+      const int code = error.exit_code();
+      text = "e";
+      text.append(reinterpret_cast<const char*>(&code), sizeof code);
+      text.append(error.message()).append(1, '\0').append(error.hint());
+    }
+    sys::write_all(fd, text, "the answer");
+    return 0;
+  } catch (const std::exception& error) {
+    log::error("{}", error.what());
+    return kExitFailure;
+  }
+}
+
+std::string result_of(sys::Child child, Pipe& pipe) {
+  pipe.write_end.reset();
+  const std::string text = sys::read_rest(pipe.read_end.get(), "the answer", 256u << 20);
+  const int code = child.wait();
+  if (!text.empty() && text.front() == 'k' && code == 0) return text.substr(1);
+  int exit_code = kExitFailure;
+  if (text.size() < 1 + sizeof exit_code) throw_error("a child process ended with status {}", code);
+  std::memcpy(&exit_code, text.data() + 1, sizeof exit_code);
+  const std::string rest = text.substr(1 + sizeof exit_code);
+  const auto end = rest.find('\0');
+  std::string message = rest.substr(0, end);
+  const std::string hint = end == std::string::npos ? "" : rest.substr(end + 1);
+  throw Error(std::move(message), exit_code).with_hint(hint);
+}
+
+// ---- sessions
+
+/// The runtime's binary cannot be written through /proc/PID/exe of a container when it is seen over a read-only mount.
+void seal_program(const std::string& path) {
+  const sys::MountFd mount = sys::open_tree_clone(AT_FDCWD, path.c_str(), false);
+  sys::set_attrs(mount.get(), "", MOUNT_ATTR_RDONLY, 0, false);
+  const Fd target(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!target) throw_errno("open {}", path);
+  sys::move_mount(mount, target.get());
+}
+
+RootfsPlan rootfs_of(const Context& context, std::string directory, store::Strings lowers) {
+  RootfsPlan plan;
+  plan.directory = std::move(directory);
+  plan.lowers = std::move(lowers);
+  const std::string mount_points = mount_points_layer(context.layout.layers());
+  if (!mount_points.empty()) plan.lowers.push_back(mount_points);
+  return plan;
+}
+
+Fd open_root(const std::string& path) {
+  Fd root(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root) throw_errno("open the root file system {}", path);
+  return root;
+}
+
+void become_monitor(const SessionRequest& request) {
+  sys::SpawnRequest exec;
+  exec.path = own_program("kelp-monitor");
+  exec.argv = {"kelp-monitor", "3", "4", "5"};
+  exec.new_session = true;
+  exec.working_dir = "/";  // the caller's directory must stay unmountable
+  exec.fds = {{3, request.link}, {4, request.plan}, {5, request.lock}};
+  if (!request.passthrough)
+    for (const int fd : {0, 1, 2}) exec.fds.emplace_back(fd, -1);
+  sys::exec_program(exec);
+}
+
+void tell_failure(int link, const Error& error) noexcept {
+  std::string text = error.message();
+  text.resize(std::min(text.size(), monitor::kMaxPayload / 2));
+  text.append(1, '\0').append(error.hint());
+  monitor::send_frame(link, {.type = monitor::Msg::failed, .value = static_cast<std::uint32_t>(error.exit_code())},
+                      std::string_view(text).substr(0, monitor::kMaxPayload), {}, true);
+}
+
+/// The container's group is being made meanwhile; nothing of the container may start outside of it.
+bool gate_opens(const SessionRequest& request) {
+  if (request.gate == nullptr) return true;
+  char byte = 0;
+  ssize_t count = 0;
+  do {
+    count = ::read(request.gate->get(), &byte, 1);
+  } while (count < 0 && errno == EINTR);
+  return count == 1;
+}
+
+int run_session(Context& context, const SessionRequest& request) {
+  const StartPlan& start = *request.start;
+  if (request.gate_far != nullptr) ::close(request.gate_far->get());  // our copy: the pipe must end with kelp
+  try {
+    // Below this line we are uid 0 of S, alone in a mount namespace whose mounts do not reach the host.
+    step("make the mount namespace a slave", [] { sys::make_mounts_slave(); });
+    step("seal the runtime", [&] { seal_program(runtime_program(context)); });
+    std::string root = start.rootfs;
+    if (root.empty()) {
+      RootfsPlan plan = rootfs_of(context, start.bundle, start.lowers);
+      plan.volatile_overlay = start.volatile_overlay;
+      step("mount the root filesystem", [&] { mount_rootfs(plan); });
+      root = plan.directory + "/merged";
+    }
+    step("fill volumes", [&] { fill_volumes(context, start, open_root(root).get()); });
+    if (gate_opens(request)) become_monitor(request);
+  } catch (const Error& error) {
+    tell_failure(request.link, error);
+  }
+  return kExitFailure;
+}
+
+/// S as the joined containers have it; nullopt: the usual one.
+std::optional<Fd> userns_of_joined(Context& context, const StartPlan& start) {
+  std::optional<Fd> found;
+  for (const auto& id : start.joins) {
+    const auto state = store::read_run_state(context.layout, id);
+    if (!state) continue;
+    auto ns = userns_of_process(state->monitor_pid, state->monitor_start);
+    if (!ns) throw_error("container {} has ended meanwhile", id);
+    struct stat first {
+    }, other{};
+    if (found && (::fstat(found->get(), &first) < 0 || ::fstat(ns->get(), &other) < 0 || first.st_ino != other.st_ino))
+      throw Error("the containers to be joined are in two user namespaces")
+          .with_hint("the subordinate ids were changed while one of them ran: restart both");
+    found = std::move(ns);
+  }
+  return found;
+}
+
+// ---- looking into containers
+
+/// false: the container has ended meanwhile, and `body` did not run.
+bool in_running(const store::RunState& state, const std::function<void(int)>& body) {
+  Fd init;
+  try {
+    init = sys::pidfd_open(state.pid);
+  } catch (const SysError& error) {
+    if (error.code() == ESRCH) return false;
+    throw;
+  }
+  Pipe pipe;
+  sys::Child child = sys::clone_child(0, [&]() -> int {
+    return answer(pipe.write_end.get(), [&] {
+      ::prctl(PR_SET_DUMPABLE, 0);  // with a shared pid namespace the container would see us, with all our rights
+      try {
+        sys::join(init.get(), CLONE_NEWUSER | CLONE_NEWNS);
+      } catch (const SysError& error) {
+        if (error.code() == ESRCH) return std::string("ended");
+        throw;
+      }
+      body(open_root("/").get());
+      return std::string();
+    });
+  });
+  return result_of(std::move(child), pipe) != "ended";
+}
+
+/// Runs `body` in a child user namespace of S with the container's own map; we are uid 0 of S and may write any.
+void in_container_ids(const ContainerIds& ids, const std::function<void()>& body) {
+  if (ids.uids.empty()) return body();
+  Pipe result, go;
+  sys::Child child = sys::clone_child(CLONE_NEWUSER, [&]() -> int {
+    go.write_end.reset();
+    char byte = 0;
+    if (::read(go.read_end.get(), &byte, 1) != 1) return kExitFailure;
+    return answer(result.write_end.get(), [&] {
+      body();
+      return std::string();
+    });
+  });
+  sys::write_id_maps(child.pid, {ids.uids, ids.gids, false});
+  if (::write(go.write_end.get(), "g", 1) != 1) throw_errno("start a child");
+  result_of(std::move(child), result);
+}
+
+void in_stopped(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
+  const ContainerIds ids = resolve_ids(context, record.config);
+  RootfsPlan plan;
+  if (record.config.rootfs.empty())
+    plan = rootfs_of(context, context.layout.container(record.id), root_directories(context, record, false));
+  Pipe pipe;
+  sys::Child child = clone_in_userns(context, {.flags = CLONE_NEWNS}, [&]() -> int {
+    return answer(pipe.write_end.get(), [&] {
+      sys::make_mounts_slave();
+      std::string root = record.config.rootfs;
+      if (root.empty()) {
+        mount_rootfs(plan);
+        root = plan.directory + "/merged";
+      }
+      in_container_ids(ids, [&] { body(open_root(root).get()); });
+      if (record.config.rootfs.empty()) ::umount2(root.c_str(), MNT_DETACH);
+      return std::string();
+    });
+  });
+  result_of(std::move(child), pipe);
+}
+
+}  // namespace
+
+sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request) {
+  Pipe pipe;
+  sys::Child child = clone_in_userns(context, {.cgroup_fd = request.cgroup_fd}, [&]() -> int {
+    int failed = 0;
+    // Out of the way of the descriptors that the program gets.
+    const Fd told(::fcntl(pipe.write_end.get(), F_DUPFD_CLOEXEC, 64));
+    try {
+      sys::exec_program(request);
+    } catch (const SysError& error) {
+      failed = error.code();
+    }
+    [[maybe_unused]] const auto written = ::write(told.get(), &failed, sizeof failed);
+    return kExitFailure;
+  });
+  pipe.write_end.reset();
+  int failed = 0;
+  if (::read(pipe.read_end.get(), &failed, sizeof failed) == static_cast<ssize_t>(sizeof failed)) {
+    child.wait();
+    throw SysError(fmt::format("execute {}", request.path), failed);
+  }
+  return child;
+}
+
+std::string userns_map_key(Context& context) { return wanted_maps(context).helpers ? "full" : "single"; }
+
+std::string ask_in_userns(Context& context, const std::function<std::string()>& body) {
+  Pipe pipe;
+  sys::Child child = clone_in_userns(context, {.flags = CLONE_NEWNS}, [&]() -> int {
+    return answer(pipe.write_end.get(), [&] {
+      sys::make_mounts_slave();
+      return body();
+    });
+  });
+  return result_of(std::move(child), pipe);
+}
+
+void in_userns(Context& context, const std::function<void()>& body) {
+  ask_in_userns(context, [&] {
+    body();
+    return std::string();
+  });
+}
+
+void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
+  for (;;) {
+    const auto status = store::status(context.layout, record);
+    if ((status.status == store::Status::running || status.status == store::Status::paused) && status.run) {
+      if (in_running(*status.run, body)) return;
+      ::usleep(2000);
+      continue;
+    }
+    auto lock = sys::FileLock::try_exclusive(store::container_lock(context.layout, record.id));
+    if (!lock) {  // it starts or ends right now
+      ::usleep(2000);
+      continue;
+    }
+    const auto again = store::status(context.layout, record).status;
+    if (again == store::Status::running || again == store::Status::paused) continue;
+    return in_stopped(context, record, body);
+  }
+}
+
+sys::Child start_session(Context& context, const SessionRequest& request) {
+  const auto joined = userns_of_joined(context, *request.start);
+  UsernsClone options;
+  options.flags = CLONE_NEWNS;
+  options.cgroup_fd = request.cgroup_fd;
+  options.publish = true;
+  if (joined) options.userns = &*joined;
+  return clone_in_userns(context, options, [&] { return run_session(context, request); });
+}
+
+}  // namespace kelp::engine

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/owned.h"
+#include "engine/userns.h"
+#include "store/container_record.h"
+#include "sys/clone.h"
+#include "sys/spawn.h"
+
+namespace kelp::engine {
+
+struct Context;
+struct StartPlan;
+
+/// "full", or "single" where S maps one id only: the map key of layers that containers in S use.
+std::string userns_map_key(Context& context);
+
+/// Starts a program as uid 0 of S (see userns.h), in the caller's own other namespaces.
+/// throws  SysError with the errno of exec
+sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request);
+
+/// Runs `body` in a forked child as uid 0 of S with a mount namespace of its own (`/` rslave), so that it may mount;
+/// what it mounts is gone at its end. The child has the caller's descriptors. An Error thrown by body is thrown again
+/// here, with its hint and exit code. The second form hands back a text.
+void in_userns(Context& context, const std::function<void()>& body);
+std::string ask_in_userns(Context& context, const std::function<std::string()>& body);
+
+/// Runs `body` in a forked child that sees the container's root file system as `rootfd` (directory), with all ids as
+/// the container has them. Running: ONE setns into init's user and mount namespace. Stopped: a session of its own with
+/// the overlay mounted, under the container's exclusive lock. Host paths must be opened before the call.
+void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int rootfd)>& body);
+
+/// What a session needs besides the start plan.
+///
+/// link, plan   descriptors that the monitor gets: its connection to kelp, the memory file with its plan
+/// lock         the container's lock, which the monitor holds from then on
+/// cgroup_fd    where the session begins, -1 = our own group
+/// gate         reading end of a pipe and its far end, or null: the monitor is not started before a byte comes;
+///              end-of-file ends the session
+/// passthrough  the monitor keeps our stdin, stdout and stderr for the container
+struct SessionRequest {
+  const StartPlan* start = nullptr;
+  int link = -1, plan = -1, lock = -1;
+  int cgroup_fd = -1;
+  const Fd *gate = nullptr, *gate_far = nullptr;
+  bool passthrough = false;
+};
+/// Clones the session of a container: in S, with a mount namespace, root file system and volumes in place, it becomes
+/// the monitor. What goes wrong before that is told over the link, as the monitor would (monitor/protocol.h).
+sys::Child start_session(Context& context, const SessionRequest& request);
+
+}  // namespace kelp::engine

@@ -1,0 +1,214 @@
+// One layer on its way from the registry to the disk, in two threads joined by a bounded queue:
+//
+//     download ─ sha256 ─ partial file ─┐
+//                                       └─ BlobPipe ─ inflate ─ sha256 (diff id) ─ files
+//
+// The download goes on when unpacking fails, so that a damaged blob is reported as what it is: a wrong digest.
+#include "image/fetch_layer.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <exception>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "image/blob_pipe.h"
+#include "image/digest.h"
+#include "image/unpack.h"
+#include "store/blobs.h"
+
+namespace kelp::image {
+
+namespace {
+
+constexpr unsigned kParallelLayers = 3;
+constexpr size_t kQueueBytes = 4 << 20;
+constexpr size_t kReadBytes = 256 << 10;
+
+/// The second thread of one layer.
+class Unpacker {
+ public:
+  Unpacker(FetchContext& context, const store::ImageLayer& layer) : context_(context), layer_(layer) {
+    if (context.unpack) thread_ = std::thread([this] { run(); });
+  }
+  Unpacker(const Unpacker&) = delete;
+  Unpacker& operator=(const Unpacker&) = delete;
+  ~Unpacker() {
+    if (!thread_.joinable()) return;
+    pipe_.fail();
+    thread_.join();
+  }
+
+  void write(std::span<const std::byte> bytes) {
+    if (context_.unpack) pipe_.write(bytes);
+  }
+  /// The blob is complete and what it should be: waits for the files, throws what went wrong with them.
+  void finish() {
+    if (!thread_.joinable()) return;
+    pipe_.end();
+    thread_.join();
+    if (failure_) std::rethrow_exception(failure_);
+    if (result_ && result_->diff_id != layer_.diff_id) {
+      throw_error("layer {}: its content is {}, but the image configuration says {}", layer_.blob, result_->diff_id,
+                  layer_.diff_id);
+    }
+  }
+  /// After finish().
+  void publish() {
+    if (!result_) return;  // another process made it, or nothing is unpacked
+    store::LayerInfo info;
+    info.diff_id = layer_.diff_id;
+    info.blob = layer_.blob;
+    info.bytes = result_->bytes;
+    info.files = result_->files;
+    builder_->publish(info);
+    const std::scoped_lock lock(context_.mutex);
+    for (std::string& warning : result_->warnings) context_.warnings.push_back(std::move(warning));
+  }
+
+ private:
+  void run() noexcept {
+    try {
+      builder_.emplace(context_.layout, layer_.chain, context_.map);
+      if (!builder_->complete()) {
+        UnpackOptions options;
+        options.map = context_.map;
+        if (context_.map.is_single()) options.owners_file = store::owners_path(builder_->path());
+        result_ = unpack_layer(pipe_, "layer " + layer_.blob, builder_->diff_fd(), options);
+      }
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+    pipe_.stop_reading();
+  }
+
+  FetchContext& context_;
+  const store::ImageLayer& layer_;
+  BlobPipe pipe_{kQueueBytes};
+  std::optional<store::LayerBuilder> builder_;
+  std::optional<UnpackResult> result_;
+  std::exception_ptr failure_;
+  std::thread thread_;  // last: it uses the others
+};
+
+/// Feeds what an earlier try has left.
+void replay_partial(const store::BlobWriter& writer, Sha256& hash, Unpacker& unpacker, const std::stop_token& stop) {
+  std::vector<std::byte> buffer(kReadBytes);
+  std::uint64_t at = 0;
+  while (at < writer.offset()) {
+    if (stop.stop_requested()) throw Cancelled();
+    const ssize_t got = ::pread(writer.fd(), buffer.data(), buffer.size(), static_cast<off_t>(at));
+    if (got < 0) throw_errno("read a partial download");
+    if (got == 0) throw_error("a partial download became shorter");
+    const std::span bytes(buffer.data(), static_cast<size_t>(got));
+    hash.update(bytes.data(), bytes.size());
+    unpacker.write(bytes);
+    at += bytes.size();
+  }
+}
+
+/// One pass. false: the bytes of an earlier try were bad; they are gone now, try again.
+bool fetch_once(FetchContext& context, const store::ImageLayer& layer, const DigestName& digest,
+                store::BlobWriter& writer, const std::stop_token& stop) {
+  if (writer.offset() > layer.size) writer.restart();
+  const std::uint64_t resumed_at = writer.offset();
+  Sha256 hash;
+  Unpacker unpacker(context, layer);
+  if (resumed_at > 0) {
+    log::debug("blob {}: resumed at {} of {}", layer.blob, resumed_at, layer.size);
+    replay_partial(writer, hash, unpacker, stop);
+  }
+  if (writer.offset() < layer.size) {
+    context.registry.blob(
+        digest, writer.offset(), layer.size,
+        [&](std::span<const std::byte> bytes) {
+          writer.write(bytes.data(), bytes.size());
+          hash.update(bytes.data(), bytes.size());
+          context.progress.bytes(layer.blob, writer.offset(), layer.size);
+          unpacker.write(bytes);
+        },
+        stop);
+  }
+  if (writer.offset() != layer.size) {
+    throw_error("blob {}: truncated: {} of {} bytes came", layer.blob, writer.offset(), layer.size);
+  }
+  if (const DigestName actual = hash.digest(); actual != digest) {
+    writer.restart();
+    if (resumed_at > 0) return false;
+    throw_error("blob {}: wrong digest: the registry sent {}", layer.blob, actual.str());
+  }
+  context.progress.unpack(layer.blob);
+  try {
+    unpacker.finish();
+  } catch (...) {
+    writer.restart();  // bytes that no layer can be made of are not worth keeping
+    throw;
+  }
+  writer.publish(digest);
+  unpacker.publish();
+  return true;
+}
+
+void run_layers(FetchContext& context, const std::vector<const store::ImageLayer*>& layers) {
+  std::atomic<size_t> next = 0;
+  std::stop_source stop;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    for (size_t i = next++; i < layers.size() && !stop.stop_requested(); i = next++) {
+      try {
+        fetch_layer(context, *layers[i], stop.get_token());
+      } catch (const Cancelled&) {
+        return;
+      } catch (...) {
+        const std::scoped_lock lock(mutex);
+        if (!failure) failure = std::current_exception();
+        stop.request_stop();
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < std::min<size_t>(kParallelLayers, layers.size()); ++i) threads.emplace_back(work);
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace
+
+void fetch_layer(FetchContext& context, const store::ImageLayer& layer, const std::stop_token& stop) {
+  const DigestName digest = DigestName::require(layer.blob);
+  bool fetched = false;
+  if (!store::has_blob(context.layout, digest)) {
+    context.progress.layer(layer.blob, layer.size);
+    store::BlobWriter writer(context.layout, digest);
+    while (!writer.complete() && !fetched) {
+      if (stop.stop_requested()) throw Cancelled();
+      fetched = fetch_once(context, layer, digest, writer, stop);
+    }
+  } else {
+    context.progress.layer(layer.blob, layer.size, "already exists");
+  }
+  if (!fetched && context.unpack && !store::layer_ready(context.layout, layer.chain, context.map)) {
+    context.progress.unpack(layer.blob);
+    std::vector<std::string> warnings;
+    ensure_layer(context.layout, layer, context.map, {}, &warnings);
+    const std::scoped_lock lock(context.mutex);
+    context.warnings.insert(context.warnings.end(), warnings.begin(), warnings.end());
+  }
+  context.progress.done(layer.blob);
+}
+
+void fetch_layers(FetchContext& context, const std::vector<store::ImageLayer>& layers) {
+  // A blob may stand twice in an image (an empty layer); it is fetched once, and made a second layer of afterwards.
+  std::set<std::string> seen;
+  std::vector<const store::ImageLayer*> first, again;
+  for (const store::ImageLayer& layer : layers) (seen.insert(layer.blob).second ? first : again).push_back(&layer);
+  run_layers(context, first);
+  run_layers(context, again);
+}
+
+}  // namespace kelp::image

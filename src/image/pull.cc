@@ -1,0 +1,313 @@
+#include "image/pull.h"
+
+#include <sys/statvfs.h>
+
+#include <memory>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "base/duration_size.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "image/digest.h"
+#include "image/fetch_layer.h"
+#include "image/verbs.h"
+#include "store/blobs.h"
+
+namespace kelp::image {
+
+namespace {
+
+/// A manifest or index that was found, and the registry (or mirror) that had it.
+struct Found {
+  spec::ImageName name;
+  std::unique_ptr<Registry> registry;
+  FetchedManifest top;
+};
+
+/// The documents of one image, checked against each other.
+struct ResolvedImage {
+  FetchedManifest manifest;
+  spec::ImageManifest parsed;
+  std::string config_text;
+  spec::ImageConfig config;
+  std::string list_digest;  ///< "" = the name led to the manifest itself
+  std::vector<store::ImageLayer> layers;
+};
+
+class Puller {
+ public:
+  Puller(const store::Layout& layout, const store::IdMapping& map, Http& http, const RegistryPolicy& policy,
+         const PullRequest& request, Progress& progress)
+      : layout_(layout), map_(map), http_(http), policy_(policy), request_(request), progress_(progress) {}
+
+  PullResult run();
+
+ private:
+  void pull_one(const std::vector<spec::ImageName>& candidates);
+  void pull_all_tags(const std::vector<spec::ImageName>& candidates);
+  Found find_manifest(const std::vector<spec::ImageName>& candidates);
+  ResolvedImage resolve(Found& found);
+  FetchedManifest choose_manifest(Found& found, std::string& list_digest);
+  std::string read_config(Registry& registry, const spec::Descriptor& config);
+  void check_free_space(const std::vector<store::ImageLayer>& layers) const;
+  store::ImageRecord publish(const Found& found, const ResolvedImage& image);
+  [[nodiscard]] std::uint64_t unpacked_size(const std::vector<store::ImageLayer>& layers) const;
+
+  const store::Layout& layout_;
+  const store::IdMapping& map_;
+  Http& http_;
+  const RegistryPolicy& policy_;
+  const PullRequest& request_;
+  Progress& progress_;
+  PullResult result_;
+};
+
+PullResult Puller::run() {
+  const std::vector<spec::ImageName> candidates = policy_.resolve(request_.name);
+  const store::StoreUse use(layout_);  // no prune between the first blob and the index entry
+  if (request_.all_tags) {
+    pull_all_tags(candidates);
+  } else {
+    pull_one(candidates);
+  }
+  return std::move(result_);
+}
+
+void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
+  if (request_.policy == "missing") {
+    for (const spec::ImageName& name : candidates) {
+      if (auto image = store::find_image(layout_, name.full())) {
+        result_.names.push_back(name.full());
+        result_.images.push_back(std::move(*image));
+        return;
+      }
+    }
+  }
+  Found found = find_manifest(candidates);
+  const std::string full = found.name.full();
+  try {
+    if (request_.policy == "newer") {
+      const auto local = store::find_image(layout_, full);
+      if (local && (local->digest == found.top.digest.str() || local->list_digest == found.top.digest.str())) {
+        result_.names.push_back(full);
+        result_.images.push_back(*local);
+        return;
+      }
+    }
+    const ResolvedImage image = resolve(found);
+    check_free_space(image.layers);
+    FetchContext context{.layout = layout_,
+                         .registry = *found.registry,
+                         .map = map_,
+                         .progress = progress_,
+                         .unpack = request_.unpack,
+                         .mutex = {},
+                         .warnings = {}};
+    fetch_layers(context, image.layers);
+    result_.images.push_back(publish(found, image));
+    result_.names.push_back(full);
+    for (std::string& warning : context.warnings) result_.warnings.push_back(full + ": " + warning);
+  } catch (Error& error) {
+    error.add_context(full);
+    throw;
+  }
+}
+
+void Puller::pull_all_tags(const std::vector<spec::ImageName>& candidates) {
+  std::string problem = "no such repository";
+  for (const spec::ImageName& candidate : candidates) {
+    for (PullSource& source : policy_.sources(candidate)) {
+      Registry registry(http_, std::move(source), request_.registry);
+      const auto tags = registry.tags();
+      if (!tags) continue;
+      for (const std::string& tag : *tags) {
+        spec::ImageName name = candidate;
+        name.tag = tag;
+        name.digest.clear();
+        pull_one({name});
+      }
+      if (!result_.images.empty()) return;
+      problem = "the repository has no tags";
+    }
+  }
+  throw_error("{}: {}", candidates.front().base(), problem);
+}
+
+Found Puller::find_manifest(const std::vector<spec::ImageName>& candidates) {
+  std::vector<std::string> problems;
+  std::string hint;
+  for (const spec::ImageName& name : candidates) {
+    const std::string full = name.full();
+    progress_.status("Trying to pull " + full + "...");
+    try {
+      for (PullSource& source : policy_.sources(name)) {
+        const bool mirror = source.mirror;
+        const std::string host = source.name.registry;
+        auto registry = std::make_unique<Registry>(http_, std::move(source), request_.registry);
+        try {
+          const std::string& reference = name.digest.empty() ? name.tag : name.digest;
+          if (auto manifest = registry->manifest(reference))
+            return Found{name, std::move(registry), std::move(*manifest)};
+          if (!mirror) problems.push_back(full + ": the registry has no such image");
+        } catch (const Error& error) {
+          if (!mirror) throw;
+          log::debug("mirror {}: {}", host, error.message());
+        }
+      }
+    } catch (Error& error) {
+      problems.push_back(full + ": " + error.message());
+      if (hint.empty()) hint = error.hint();
+      if (candidates.size() == 1) {
+        error.add_context(full);
+        throw;
+      }
+    }
+  }
+  throw Error(join(problems, "; ")).with_hint(hint);
+}
+
+FetchedManifest Puller::choose_manifest(Found& found, std::string& list_digest) {
+  const FetchedManifest& top = found.top;
+  if (!spec::is_index_document(top.text, top.media_type, "manifest " + top.digest.str())) return std::move(found.top);
+  list_digest = top.digest.str();
+  const spec::ImageIndex index = spec::parse_index(top.text, "index " + list_digest);
+  const spec::Descriptor* chosen = spec::choose_platform(index, request_.platform);
+  if (chosen == nullptr) {
+    std::vector<std::string> there;
+    for (const spec::Descriptor& entry : index.manifests) {
+      if (entry.platform && entry.platform->os != "unknown") there.push_back(entry.platform->str());
+    }
+    throw_error("no image for {} in the index (it has: {})", request_.platform.str(),
+                there.empty() ? "none" : printable(join(there, ", ")));
+  }
+  auto manifest = found.registry->manifest(chosen->digest);
+  if (!manifest) throw_error("manifest {}: named by the index, but the registry does not have it", chosen->digest);
+  return std::move(*manifest);
+}
+
+std::string Puller::read_config(Registry& registry, const spec::Descriptor& config) {
+  const DigestName digest = DigestName::require(config.digest);
+  if (store::has_blob(layout_, digest)) return store::read_blob(layout_, digest, spec::kMaxImageConfigBytes);
+  return registry.small_blob(digest, config.size, spec::kMaxImageConfigBytes);
+}
+
+ResolvedImage Puller::resolve(Found& found) {
+  ResolvedImage image{.manifest = choose_manifest(found, image.list_digest)};
+  const std::string what = "manifest " + image.manifest.digest.str();
+  if (spec::is_index_document(image.manifest.text, image.manifest.media_type, what)) {
+    throw_error("{}: an index inside an index", what);
+  }
+  image.parsed = spec::parse_manifest(image.manifest.text, what);
+  for (size_t i = 0; i < image.parsed.layers.size(); ++i) {
+    const std::string& type = image.parsed.layers[i].media_type;
+    if (!spec::is_layer_type(type))
+      throw_error("{}: layers[{}]: {} is no kind of layer that can be unpacked", what, i, kelp::quoted(type));
+  }
+  image.config_text = read_config(*found.registry, image.parsed.config);
+  const std::string config_what = "config " + image.parsed.config.digest;
+  image.config = spec::parse_image_config(image.config_text, config_what);
+  const auto& diff_ids = image.config.diff_ids;
+  if (diff_ids.size() != image.parsed.layers.size()) {
+    throw_error("{}: rootfs.diff_ids: {} entries for the {} layers of the manifest", config_what, diff_ids.size(),
+                image.parsed.layers.size());
+  }
+  const std::vector<std::string> chains = chain_ids(diff_ids);
+  for (size_t i = 0; i < diff_ids.size(); ++i) {
+    const spec::Descriptor& layer = image.parsed.layers[i];
+    image.layers.push_back({diff_ids[i], chains[i], layer.digest, layer.size, layer.media_type});
+  }
+  return image;
+}
+
+void Puller::check_free_space(const std::vector<store::ImageLayer>& layers) const {
+  std::uint64_t wanted = 0;
+  for (const store::ImageLayer& layer : layers) {
+    if (store::has_blob(layout_, DigestName::require(layer.blob))) continue;
+    if (__builtin_add_overflow(wanted, layer.size, &wanted)) throw_error("the sizes of its layers are nonsense");
+  }
+  struct statvfs disk {};
+  if (wanted == 0 || ::statvfs(layout_.data.c_str(), &disk) != 0) return;
+  const std::uint64_t available = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+  if (wanted > available) {
+    throw Error(fmt::format("{} to download, but only {} are free in {}", human_size(wanted), human_size(available),
+                            layout_.data))
+        .with_hint("kelp rmi IMAGE makes room");
+  }
+}
+
+std::uint64_t Puller::unpacked_size(const std::vector<store::ImageLayer>& layers) const {
+  std::uint64_t sum = 0;
+  for (const store::ImageLayer& layer : layers) {
+    const auto info = store::read_layer(layout_, layer.chain, map_);
+    if (!info) return 0;
+    sum += info->bytes;
+  }
+  return sum;
+}
+
+store::ImageRecord Puller::publish(const Found& found, const ResolvedImage& image) {
+  store::put_blob(layout_, DigestName::require(image.parsed.config.digest), image.config_text);
+  store::put_blob(layout_, image.manifest.digest, image.manifest.text);
+  store::NewImage fresh;
+  fresh.manifest.media_type = image.parsed.media_type;
+  fresh.manifest.digest = image.manifest.digest.str();
+  fresh.manifest.size = image.manifest.text.size();
+  for (const store::ImageLayer& layer : image.layers) fresh.chains.push_back(layer.chain);
+  if (found.name.digest.empty()) {
+    fresh.names = {found.name.full()};
+  } else {
+    fresh.repos = {found.name.base()};
+  }
+  fresh.list_digest = image.list_digest;
+  fresh.unpacked_size = unpacked_size(image.layers);
+  return store::add_image(layout_, fresh);
+}
+
+std::string result_document(const PullResult& result) {
+  nlohmann::json document{{"v", 1}, {"images", nlohmann::json::array()}, {"warnings", result.warnings}};
+  for (size_t i = 0; i < result.images.size(); ++i) {
+    const store::ImageRecord& image = result.images[i];
+    document["images"].push_back({{"id", image.id}, {"digest", image.digest}, {"name", result.names[i]}});
+  }
+  return document.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+PullResult pull(const store::Layout& layout, const store::IdMapping& map, Http& http, const RegistryPolicy& policy,
+                const PullRequest& request, Progress& progress) {
+  return Puller(layout, map, http, policy, request, progress).run();
+}
+
+std::string verb_pull(VerbRequest& request) {
+  const Arguments& arguments = request.arguments;
+  arguments.need_positional(1, 1);
+  PullRequest pull_request;
+  pull_request.name = arguments.positional[0];
+  const auto platform = arguments.value("platform");
+  pull_request.platform = platform ? spec::parse_platform(*platform) : spec::host_platform();
+  pull_request.policy = arguments.value("policy").value_or("always");
+  pull_request.all_tags = arguments.flag("all-tags");
+  pull_request.unpack = !arguments.flag("no-unpack");
+  pull_request.registry.auth.authfile = arguments.value("authfile").value_or("");
+  pull_request.registry.auth.creds = arguments.value("creds").value_or("");
+  pull_request.registry.cert_dir = arguments.value("cert-dir").value_or("");
+  pull_request.registry.tls_verify = arguments.boolean("tls-verify");
+  HttpOptions options;
+  if (const auto retry = arguments.value("retry")) {
+    const auto count = to_int(*retry, 0, 1000);
+    if (!count) throw_usage("--retry: {} is not a number of attempts", kelp::quoted(*retry));
+    options.retries = static_cast<unsigned>(*count);
+  }
+  if (const auto delay = arguments.value("retry-delay")) {
+    options.retry_delay = parse_duration(*delay, "--retry-delay", std::chrono::seconds(1));
+  }
+  Http http(options);
+  const RegistryPolicy policy = RegistryPolicy::load();
+  return result_document(pull(request.layout, request.map, http, policy, pull_request, request.progress));
+}
+
+}  // namespace kelp::image

@@ -1,0 +1,51 @@
+#include "image/url.h"
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+
+namespace kelp::image {
+
+std::string url_origin(std::string_view url) {
+  const size_t scheme_end = url.find("://");
+  if (scheme_end == std::string_view::npos) return "";
+  const std::string scheme = to_lower(url.substr(0, scheme_end));
+  std::string_view rest = url.substr(scheme_end + 3);
+  rest = rest.substr(0, rest.find_first_of("/?#"));
+  if (const size_t at = rest.rfind('@'); at != std::string_view::npos) rest = rest.substr(at + 1);
+  std::string host = to_lower(rest);
+  if (scheme == "https" && ends_with(host, ":443")) host.resize(host.size() - 4);
+  if (scheme == "http" && ends_with(host, ":80")) host.resize(host.size() - 3);
+  return scheme + "://" + host;
+}
+
+std::string resolve_url(std::string_view base, std::string_view reference) {
+  if (reference.find("://") != std::string_view::npos && reference.find("://") < reference.find_first_of("/?#")) {
+    return std::string(reference);
+  }
+  const size_t scheme_end = base.find("://");
+  if (starts_with(reference, "//")) return std::string(base.substr(0, scheme_end + 1)) + std::string(reference);
+  const size_t path_at = base.find_first_of("/?#", scheme_end + 3);
+  const std::string origin(base.substr(0, path_at));
+  if (starts_with(reference, "/")) return origin + std::string(reference);
+  std::string_view path = path_at == std::string_view::npos ? "/" : base.substr(path_at);
+  path = path.substr(0, path.find_first_of("?#"));
+  if (starts_with(reference, "?")) return origin + std::string(path) + std::string(reference);
+  return origin + std::string(path.substr(0, path.rfind('/') + 1)) + std::string(reference);
+}
+
+std::string url_encode(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+                       c == '.' || c == '_' || c == '~';
+    if (plain) {
+      result += c;
+    } else {
+      result += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return result;
+}
+
+}  // namespace kelp::image

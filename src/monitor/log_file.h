@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/owned.h"
+
+namespace kelp::monitor {
+
+enum class LogFormat {
+  none,
+  k8s_file,   ///< "2026-01-01T00:00:00.000000000+00:00 stdout F text": the CRI line format, P for a part of a line
+  json_file,  ///< {"log":"text\n","stream":"stdout","time":"…"}: Docker's
+};
+
+/// The container's log. A write that fails (disk full) loses that output and nothing else; one warning.
+class LogFile {
+ public:
+  LogFile() = default;
+  /// max_size: bytes after which the file becomes <path>.1 (replacing an older one) and a new one begins; -1 = never.
+  /// throws SysError when it cannot be opened
+  LogFile(LogFormat format, std::string path, std::int64_t max_size);
+
+  /// One read's worth of a stream (1 stdout, 2 stderr), under one time stamp.
+  void write(unsigned stream, std::string_view bytes);
+
+ private:
+  void open();
+  void append(std::string_view text);
+  void flush();
+  void rotate();
+
+  LogFormat format_ = LogFormat::none;
+  std::string path_;
+  std::int64_t max_size_ = -1, size_ = 0;
+  Fd fd_;
+  size_t filled_ = 0;
+  bool warned_ = false;
+};
+
+}  // namespace kelp::monitor

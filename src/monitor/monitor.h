@@ -1,0 +1,117 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/owned.h"
+#include "monitor/clients.h"
+#include "monitor/log_file.h"
+#include "monitor/plan.h"
+#include "monitor/reaper.h"
+#include "monitor/records.h"
+#include "monitor/runtime_log.h"
+#include "monitor/slirp.h"
+#include "monitor/streams.h"
+#include "sys/event_loop.h"
+#include "sys/spawn.h"
+
+namespace kelp::monitor {
+
+/// One container from its start to its removal; the story is run() (monitor.cc).
+class Monitor final : private Control {
+ public:
+  /// link: connection of the kelp that started us
+  Monitor(Plan plan, Fd link);
+  ~Monitor() override;
+  /// Returns when nothing of the container is left but its record (with --rm not even that).
+  int run();
+
+ private:
+  // start.cc: from the plan to a running container
+  void start();
+  sys::SpawnRequest runtime_request(std::vector<std::string> arguments, const RuntimeLog& log) const;
+  int run_runtime(const sys::SpawnRequest& request);
+  pid_t create_with_own_runtime(const RuntimeLog& log);
+  pid_t create_with_foreign_runtime(const RuntimeLog& log);
+  void open_gate(const RuntimeLog& log);
+  [[noreturn]] void runtime_failed(const RuntimeLog& log, const char* doing, int code);
+  void give_up_start() noexcept;
+  void delete_from_runtime() noexcept;
+  void write_pid_file() const;
+
+  // monitor.cc
+  bool wait_for(const std::function<bool()>& condition, int milliseconds);
+  void check_starter() const;
+  void watch_container();
+  void record_end();
+  [[nodiscard]] bool wants_restart() const;
+  bool back_off();
+  void report_failure(const Error& error);
+  void finish();
+  void kill_container() noexcept;
+  void network_died();
+
+  // health.cc
+  void schedule_health_check(std::chrono::milliseconds delay);
+  void run_health_check();
+  void health_result(int code);
+  void write_health() const;
+
+  // Control: what clients ask for (requests.cc)
+  void input(int client, std::string_view bytes) override { streams_.input(client, bytes); }
+  void end_input() override { streams_.end_input(); }
+  void resize(unsigned rows, unsigned columns) override { streams_.resize(rows, columns); }
+  void signal(int client, int number) override;
+  void stop(int number, unsigned seconds) override;
+  void user_stop() override { stopped_by_user_ = true; }
+  void exec(int client, Frame& frame) override;
+  void client_gone(int client) override;
+  [[nodiscard]] int running_pid() const override { return started_ ? pid_ : 0; }
+
+  const Plan plan_;
+  sys::EventLoop loop_;
+  Reaper reaper_;
+  LogFile log_;
+  Clients clients_;
+  Streams streams_;
+  Fd run_dir_;
+  Slirp slirp_;
+  int starter_ = 0;        ///< client id of the link
+  bool starting_ = false;  ///< the first start: it is undone when kelp dies before the gate is open
+
+  // the runtime while it starts a container
+  Fd gate_;
+  int runtime_pid_ = 0, runtime_code_ = -1;
+  bool in_runtime_ = false;  ///< the runtime may know the container: delete is due
+
+  // the container process
+  pid_t pid_ = 0;
+  Fd pidfd_;
+  bool started_ = false, ended_ = false, timed_out_ = false;
+  int code_ = 0;
+  StateRecord state_;
+  std::uint64_t oom_before_ = 0;
+
+  bool stopped_by_user_ = false, stopping_ = false;
+  int kill_timer_ = 0, life_timer_ = 0, network_restarts_ = 0;
+  unsigned back_off_ms_ = 0;
+
+  struct Exec {
+    int client;
+    pid_t pid;
+  };
+  std::vector<Exec> execs_;
+
+  struct Health {
+    int timer = 0, kill_timer = 0, failures = 0;
+    pid_t pid = 0;
+    bool timed_out = false;
+    std::string status;
+  } health_;
+};
+
+}  // namespace kelp::monitor

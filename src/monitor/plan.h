@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace kelp::monitor {
+
+/// Records of "key=value", each ended by NUL: what kelp tells its monitor, so that the monitor needs no JSON parser.
+/// A key may come more than once (a list).
+class Records {
+ public:
+  void add(std::string_view key, std::string_view value);
+  void add_all(std::string_view key, const std::vector<std::string>& values) {
+    for (const auto& value : values) add(key, value);
+  }
+  [[nodiscard]] const std::string& text() const noexcept { return text_; }
+
+ private:
+  std::string text_;
+};
+using RecordList = std::vector<std::pair<std::string, std::string>>;
+/// throws Error on a record without '=' or an unfinished last one.
+RecordList parse_records(std::string_view text);
+
+struct HealthPlan {
+  std::vector<std::string> exec;  ///< arguments of the runtime's exec, without the global ones; empty = no check
+  std::int64_t interval_ms = 30000, timeout_ms = 30000, start_period_ms = 0;
+  int retries = 3;
+};
+
+/// Everything that a monitor knows of its container. Paths are absolute.
+struct Plan {
+  static constexpr int kVersion = 1;
+
+  std::string id, name;
+  std::string bundle;       ///< containers/<id>
+  std::string run_dir;      ///< run/<id>, exists
+  std::string exit_file;    ///< containers/<id>/exit.json
+  std::string merged;       ///< mount point to undo at the end, "" = none
+  std::string boot;         ///< boot id, for state.json
+  std::string cgroup;       ///< X as a path of the file system, "" = none; removed at the end
+  std::string cgroup_leaf;  ///< X/container below the mount of the hierarchy, as state.json has it
+  std::string cgroup_home;  ///< kelp's own group: where the monitor goes when X is to be removed
+  std::string pid_file;     ///< --pidfile, "" = none
+  // the runtime
+  std::vector<std::string> runtime;      ///< program and global arguments: "/…/kelp-oci", "--root", …
+  std::vector<std::string> create_args;  ///< further arguments of run or create
+  bool own_runtime = true;               ///< knows `run --hold-fd`; otherwise create and start are two calls
+  std::string state_dir;                 ///< own runtime's record, removed at the end; "" = only its `delete` can do it
+  // network
+  std::vector<std::string> slirp;  ///< argv of slirp4netns without descriptors, socket and target; empty = none
+  std::vector<std::pair<std::string, std::string>> forwards;  ///< port in words, API request
+  // streams
+  std::string log_driver = "k8s-file", log_path;
+  std::int64_t log_max_size = -1;  ///< bytes, -1 = no limit
+  bool tty = false, interactive = false;
+  unsigned rows = 0, columns = 0;  ///< of a terminal, 0 = leave
+  // life
+  std::string restart = "no";  ///< no, always, on-failure, unless-stopped
+  unsigned restart_max = 0;
+  int stop_signal = 15;
+  unsigned stop_timeout = 10, timeout = 0;  ///< seconds
+  HealthPlan health;
+  // --rm
+  bool remove = false;
+  std::string names_dir, trash_dir, containers_dir, volumes_dir, lock_path;
+  std::vector<std::string> anonymous_volumes;  ///< names
+};
+
+std::string encode(const Plan& plan);
+/// throws Error on a newer version, unknown numbers and missing keys; unknown keys of this version are an error too,
+/// since both sides come from one build.
+Plan decode(std::string_view text);
+
+}  // namespace kelp::monitor

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/owned.h"
+
+namespace kelp::monitor {
+
+/// What an OCI runtime wrote with --log-format json.
+struct RuntimeWords {
+  std::string error;  ///< the last error, "" = none
+  std::string hint;   ///< of kelp-oci
+  std::vector<std::string> warnings;
+};
+/// Takes "level" and "msg" out of lines of JSON objects, as kelp-oci, runc and crun write them; other lines are
+/// skipped.
+RuntimeWords parse_runtime_log(std::string_view text);
+
+/// The runtime's log in memory, as a file that the runtime opens as /proc/self/fd/N.
+class RuntimeLog {
+ public:
+  RuntimeLog();
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  [[nodiscard]] RuntimeWords read() const;
+
+ private:
+  Fd fd_;
+};
+
+/// 126 or 127 when a runtime's words say that the command cannot be executed or was not found, else 125.
+int exit_code_of_words(std::string_view words) noexcept;
+
+}  // namespace kelp::monitor

@@ -1,0 +1,189 @@
+// Checkpoint and restore are criu's work. Ours is to tell it what of the container belongs to the host: the bind mounts
+// and the root filesystem come from the bundle again.
+#include "runtime/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/duration_size.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/program_path.h"
+#include "base/text.h"
+#include "cgroup/cgroup.h"
+#include "runtime/bundle.h"
+#include "runtime/container.h"
+#include "runtime/plan_mounts.h"
+#include "runtime/rootfs.h"
+#include "runtime/terminal.h"
+#include "sys/lock.h"
+#include "sys/procfs.h"
+#include "sys/safe_path.h"
+#include "sys/signals.h"
+#include "sys/spawn.h"
+
+namespace kelp::runtime {
+namespace {
+
+constexpr int kLockTimeoutMs = 10'000;
+
+std::string find_criu() {
+  std::string path = find_in_path("criu");
+  if (path.empty())
+    throw Error("criu is not installed: it does the work of checkpoint and restore")
+        .with_hint("install the package criu");
+  return path;
+}
+
+std::string absolute(const std::string& path) {
+  if (starts_with(path, "/")) return path;
+  char cwd[4096];
+  if (::getcwd(cwd, sizeof cwd) == nullptr) throw_errno("find the current directory");
+  return std::string(cwd) + "/" + path;
+}
+
+/// The last lines of criu's log, which say why.
+std::string end_of_log(const std::string& path) {
+  const auto text = sys::read_small_file(path, 16U << 20U);
+  std::string errors;
+  for (const std::string& line : split(text.value_or(""), '\n'))
+    if (line.find("Error") != std::string::npos) errors += (errors.empty() ? "" : "; ") + std::string(trim(line));
+  return errors.size() > 2000 ? errors.substr(errors.size() - 2000) : errors;
+}
+
+void run_criu(std::vector<std::string> argv, const std::string& log_path) {
+  sys::SpawnRequest request;
+  request.path = find_criu();
+  argv.insert(argv.begin(), "criu");
+  request.argv = std::move(argv);
+  log::debug("{}", join(request.argv, " "));
+  const sys::Captured done = sys::run_captured(request);
+  if (done.status == 0) return;
+  const std::string why = end_of_log(log_path);
+  throw Error(fmt::format("criu failed: {}", why.empty() ? std::string(trim(done.err)) : why))
+      .with_hint("its log is " + log_path);
+}
+
+void add_common(std::vector<std::string>& argv, const CriuOptions& criu, const std::string& log_name) {
+  const std::string images = absolute(criu.image_dir);
+  const std::string work = criu.work_dir.empty() ? images : absolute(criu.work_dir);
+  sys::mkdirs(images, 0700);
+  sys::mkdirs(work, 0700);
+  argv.insert(argv.end(), {"--images-dir", images, "--work-dir", work, "--log-file", log_name, "-v4"});
+  if (criu.tcp_established) argv.emplace_back("--tcp-established");
+  if (criu.ext_unix_sk) argv.emplace_back("--ext-unix-sk");
+  if (criu.shell_job) argv.emplace_back("--shell-job");
+  if (criu.file_locks) argv.emplace_back("--file-locks");
+  argv.push_back(criu.manage_cgroups.empty() ? "--manage-cgroups" : "--manage-cgroups=" + criu.manage_cgroups);
+}
+
+std::string log_path(const CriuOptions& criu, const std::string& name) {
+  return absolute(criu.work_dir.empty() ? criu.image_dir : criu.work_dir) + "/" + name;
+}
+
+/// Bind mounts and masks stand in the images by their destination, and come from the host again on restore.
+void add_mounts(std::vector<std::string>& argv, const spec::RuntimeConfig& config, const std::string& bundle,
+                bool restore) {
+  const auto external = [&](const std::string& destination, const std::string& source) {
+    argv.emplace_back("--external");
+    argv.push_back(fmt::format("mnt[{}]:{}", destination, restore ? source : destination));
+  };
+  for (const MountOp& op : plan_mounts(config, bundle).ops)
+    if (op.kind == MountKind::bind) external(op.destination, op.source);
+  for (const std::string& path : config.linux_.masked_paths) {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0 && !S_ISDIR(info.st_mode)) external(path, "/dev/null");
+  }
+}
+
+/// criu wants a root filesystem that is a mount point; the caller's own view of it is not changed beyond that.
+void mount_over_itself(const std::string& rootfs) { attach_root_in_place(rootfs); }
+
+Record make_record(const CreateOptions& options, const Bundle& bundle, pid_t pid) {
+  Record record;
+  record.id = options.id;
+  record.pid = pid;
+  record.start_time = sys::start_time(pid);
+  record.boot_id = sys::boot_id();
+  record.bundle = bundle.dir;
+  record.rootfs = bundle.rootfs;
+  record.created = format_rfc3339(std::chrono::system_clock::now());
+  record.cgroup = cgroup::group_of(pid);
+  record.poststop = !bundle.config.hooks.poststop.empty();
+  record.annotations = bundle.config.annotations;
+  // Where it shares our group, the group is not its own.
+  if (record.cgroup == cgroup::group_of(0)) record.cgroup.clear();
+  record.cgroup_made = !record.cgroup.empty();
+  return record;
+}
+
+}  // namespace
+
+void checkpoint_container(const std::string& root, const std::string& id, const CriuOptions& criu) {
+  (void)find_criu();
+  Container container = Container::open(root, id);
+  if (!container.lock(kLockTimeoutMs)) throw_error("container {} is in use by another command", id);
+  const Record record = container.require();
+  const Status status = container.status(record);
+  if (status != Status::running && status != Status::paused)
+    throw_error("cannot checkpoint a container that is not running: {}", status_name(status));
+  std::vector<std::string> argv = {criu.pre_dump ? "pre-dump" : "dump", "--tree", std::to_string(record.pid)};
+  add_common(argv, criu, "dump.log");
+  if (!criu.parent_dir.empty()) argv.insert(argv.end(), {"--prev-images-dir", criu.parent_dir});
+  if (!criu.parent_dir.empty() || criu.pre_dump) argv.emplace_back("--track-mem");
+  if (criu.leave_running) argv.emplace_back("--leave-running");
+  if (!record.cgroup.empty()) argv.insert(argv.end(), {"--freeze-cgroup", record.cgroup});
+  add_mounts(argv, container.config(), record.bundle, false);
+  step("checkpoint", [&] { run_criu(std::move(argv), log_path(criu, "dump.log")); });
+  if (criu.leave_running || criu.pre_dump) return;
+  destroy_container(container);
+}
+
+int restore_container(const CreateOptions& options, const CriuOptions& criu) {
+  (void)find_criu();
+  const Bundle bundle = step("bundle", [&] { return load_bundle(options.bundle, options.config, options.rootless); });
+  if (bundle.config.process && bundle.config.process->terminal && options.console_socket.empty() && options.detach)
+    throw_usage("a container with a terminal (process.terminal) needs --console-socket");
+  Container container = step("state", [&] { return Container::reserve(options.root, options.id, bundle.config_text); });
+  Rollback undo;
+  undo.add([&] { container.remove(); });
+  std::optional<sys::SignalMask> mask;
+  if (!options.detach) mask.emplace(forwarded_signals());
+  // The restored processes become our children, as criu goes away.
+  if (!options.detach && ::prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) throw_errno("become a subreaper");
+
+  step("root filesystem", [&] { mount_over_itself(bundle.rootfs); });
+  undo.add([&] { detach_root(bundle.rootfs); });
+  const std::string pid_file = container.path() + "/pid";
+  std::vector<std::string> argv = {"restore", "--restore-detached", "--pidfile", pid_file, "--root", bundle.rootfs};
+  add_common(argv, criu, "restore.log");
+  add_mounts(argv, bundle.config, bundle.dir, true);
+  step("restore", [&] { run_criu(std::move(argv), log_path(criu, "restore.log")); });
+  const auto pid = to_int(trim(sys::read_file(pid_file, 64)), 1);
+  ::unlink(pid_file.c_str());
+  if (!pid) throw_error("restore: criu has not said which process it restored");
+
+  Record record = make_record(options, bundle, static_cast<pid_t>(*pid));
+  record.mounted_rootfs = true;
+  container.write(record);
+  undo.commit();
+  if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(*pid), 0644);
+  const Fd first = container.pidfd(record);
+  container.unlock();
+  if (options.detach) return 0;
+  int code = 0;
+  if (first) {
+    wait_passing_signals(first.get());
+    sys::Child child{static_cast<pid_t>(*pid), Fd(::fcntl(first.get(), F_DUPFD_CLOEXEC, 0))};
+    code = child.wait();
+  }
+  if (!options.keep && container.lock(kLockTimeoutMs)) destroy_container(container);
+  return code;
+}
+
+}  // namespace kelp::runtime

@@ -1,0 +1,79 @@
+#include "runtime/checkpoint.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "runtime/commands/commands.h"
+#include "runtime/commands/create_options.h"
+
+namespace kelp::runtime {
+namespace {
+
+#define KELP_OCI_CRIU_OPTIONS                                                                      \
+  OptionSpec{"image-path", 0, "DIR", "directory of the images (default: checkpoint)"},             \
+      OptionSpec{"work-path", 0, "DIR", "directory of criu's logs (default: that of the images)"}, \
+      OptionSpec{"tcp-established", 0, nullptr, "allow open TCP connections"},                     \
+      OptionSpec{"ext-unix-sk", 0, nullptr, "allow unix sockets that lead outside"},               \
+      OptionSpec{"shell-job", 0, nullptr, "allow terminals of the caller"},                        \
+      OptionSpec{"file-locks", 0, nullptr, "handle file locks"}, OptionSpec {                      \
+    "manage-cgroups-mode", 0, "MODE", "soft, full, strict or ignore (default: soft)"               \
+  }
+
+constexpr std::array kCheckpointOptions = {
+    KELP_OCI_CRIU_OPTIONS,
+    OptionSpec{"parent-path", 0, "DIR", "images of an earlier pre-dump"},
+    OptionSpec{"leave-running", 0, nullptr, "let the container go on"},
+    OptionSpec{"pre-dump", 0, nullptr, "write the memory only, for a quicker checkpoint later"},
+};
+constexpr std::array kRestoreOptions = {
+    KELP_OCI_CRIU_OPTIONS,
+    OptionSpec{"bundle", 'b', "DIR", "bundle directory (default: the current one)"},
+    OptionSpec{"config", 'f', "FILE", "configuration in place of config.json"},
+    OptionSpec{"pid-file", 0, "FILE", "write the first process' id there"},
+    OptionSpec{"detach", 'd', nullptr, "do not wait for the container's end"},
+    OptionSpec{"keep", 0, nullptr, "keep the container's state after its end"},
+    OptionSpec{"no-subreaper", 0, nullptr, "has no effect: processes are only waited for in the foreground"},
+};
+
+CriuOptions criu_options(const Call& call) {
+  CriuOptions criu;
+  if (call.options.has("image-path")) criu.image_dir = call.options.value("image-path");
+  criu.work_dir = call.options.value("work-path");
+  criu.manage_cgroups = call.options.value("manage-cgroups-mode");
+  criu.tcp_established = call.options.flag("tcp-established");
+  criu.ext_unix_sk = call.options.flag("ext-unix-sk");
+  criu.shell_job = call.options.flag("shell-job");
+  criu.file_locks = call.options.flag("file-locks");
+  return criu;
+}
+
+int checkpoint(const Call& call) {
+  CriuOptions criu = criu_options(call);
+  criu.parent_dir = call.options.value("parent-path");
+  criu.leave_running = call.options.flag("leave-running");
+  criu.pre_dump = call.options.flag("pre-dump");
+  checkpoint_container(call.global.root, call.words[0], criu);
+  return 0;
+}
+
+int restore(const Call& call) {
+  CreateOptions options;
+  options.root = call.global.root;
+  options.id = call.words[0];
+  if (call.options.has("bundle")) options.bundle = call.options.value("bundle");
+  if (call.options.has("config")) options.config = call.options.value("config");
+  options.pid_file = call.options.value("pid-file");
+  options.detach = call.options.flag("detach");
+  options.keep = call.options.flag("keep");
+  options.rootless = call.global.rootless;
+  return restore_container(options, criu_options(call));
+}
+
+}  // namespace
+
+const Command kCheckpoint = {
+    "checkpoint", "ID", "write a running container to files, through criu", kCheckpointOptions, checkpoint, 1, 1};
+const Command kRestore = {
+    "restore", "ID", "let a container go on from its files, through criu", kRestoreOptions, restore, 1, 1};
+
+}  // namespace kelp::runtime

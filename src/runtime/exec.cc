@@ -1,0 +1,281 @@
+#include "runtime/exec.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "cgroup/cgroup.h"
+#include "runtime/container.h"
+#include "runtime/first_process.h"
+#include "runtime/link.h"
+#include "runtime/node_settings.h"
+#include "runtime/payload.h"
+#include "runtime/privileges.h"
+#include "runtime/seccomp.h"
+#include "runtime/start_gate.h"
+#include "runtime/terminal.h"
+#include "spec/validate.h"
+#include "sys/clone.h"
+#include "sys/lock.h"
+#include "sys/namespaces.h"
+#include "sys/signals.h"
+
+namespace kelp::runtime {
+namespace {
+
+/// All that the new process needs, computed by the parent.
+struct ExecPlan {
+  spec::Process process;
+  PrivilegePlan privileges;
+  std::optional<spec::Seccomp> profile;
+  SeccompProgram seccomp;  ///< of `profile`
+  Fd target;               ///< pidfd of the container's first process
+  int flags = 0;           ///< namespaces of it that are not ours already
+  Fd console_socket;
+  Fd root;  ///< valid where the container shares our mount namespace: its root is a chroot there
+  int preserve_fds = 0;
+};
+
+void set_user(spec::Process& process, const std::string& user) {
+  const std::vector<std::string> parts = split(user, ':', 2);
+  const auto uid = to_int(parts[0], 0, UINT32_MAX - 1);
+  const auto gid = parts.size() > 1 ? to_int(parts[1], 0, UINT32_MAX - 1) : std::optional<std::int64_t>(0);
+  if (!uid || !gid) throw_usage("--user {}: numbers UID[:GID] are expected", quoted(user));
+  process.user = {};
+  process.user.uid = static_cast<std::uint32_t>(*uid);
+  process.user.gid = static_cast<std::uint32_t>(*gid);
+}
+
+void add_caps(spec::Process& process, const spec::Strings& caps) {
+  if (caps.empty()) return;
+  if (!process.capabilities) process.capabilities.emplace();
+  spec::Capabilities& sets = *process.capabilities;
+  for (const std::string& cap : caps)
+    for (spec::Strings* set : {&sets.bounding, &sets.effective, &sets.permitted}) set->push_back(cap);
+}
+
+/// --process FILE, or the container's process with the options' changes.
+spec::Process wanted_process(const ExecOptions& options, const spec::RuntimeConfig& config) {
+  spec::Process process;
+  if (!options.process_file.empty()) {
+    const auto text = sys::read_small_file(options.process_file, spec::kMaxConfigBytes);
+    if (!text) throw_error("{}: {}", options.process_file, errno_text(ENOENT));
+    try {
+      process = spec::parse_process(*text);
+    } catch (Error& error) {
+      error.add_context(options.process_file);
+      throw;
+    }
+  } else {
+    if (options.args.empty()) throw_usage("exec: a command is missing");
+    if (config.process) process = *config.process;
+    process.args = options.args;
+    process.terminal = false;
+  }
+  process.env.insert(process.env.end(), options.env.begin(), options.env.end());
+  if (!process.cpu_affinity.empty()) throw_error("process.execCPUAffinity is not supported");
+  if (!options.cwd.empty()) process.cwd = options.cwd;
+  if (!options.user.empty()) set_user(process, options.user);
+  auto& gids = process.user.additional_gids;
+  gids.insert(gids.end(), options.additional_gids.begin(), options.additional_gids.end());
+  add_caps(process, options.caps);
+  if (options.no_new_privs) process.no_new_privileges = true;
+  if (!options.apparmor_profile.empty()) process.apparmor_profile = options.apparmor_profile;
+  if (!options.process_label.empty()) process.selinux_label = options.process_label;
+  if (options.tty) process.terminal = *options.tty;
+  spec::validate_process(process, "process");
+  return process;
+}
+
+/// Namespaces of a process that differ from ours. Joining the user namespace that one is in is refused (EINVAL), and
+/// whether the container has one of its own depends on where we run.
+int differing_namespaces(pid_t pid) {
+  int flags = 0;
+  for (const sys::NamespaceKind& kind : sys::namespace_kinds()) {
+    struct stat own {
+    }, its{};
+    if (::stat(fmt::format("/proc/self/ns/{}", kind.proc_name).c_str(), &own) < 0) continue;  // not in this kernel
+    if (::stat(fmt::format("/proc/{}/ns/{}", pid, kind.proc_name).c_str(), &its) < 0)
+      throw_errno("look at the {} namespace of the container", kind.spec_name);
+    if (own.st_ino != its.st_ino || own.st_dev != its.st_dev) flags |= kind.flag;
+  }
+  return flags;
+}
+
+/// THE CHILD'S STORY: already in the namespaces and in the cgroup of the container.
+void tell_the_story(ExecPlan& plan, ChildLink& link) {
+  const spec::Process& process = plan.process;
+  reset_signals();
+  ::prctl(PR_SET_NAME, "kelp:exec");
+  if (::setsid() < 0 && errno != EPERM) throw_errno("become a session leader");
+  const Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root) throw_errno("open / of the container");
+  new_session_keyring("kelp-exec");
+  if (process.terminal) {
+    step("terminal", [&] {
+      Terminal terminal = open_terminal(root.get(), process.console_size);
+      take_terminal(terminal.slave.get(), plan.privileges.uid);
+      send_terminal(std::move(plan.console_socket), std::move(terminal.master));
+    });
+  }
+  spec::Strings env = process.env;
+  complete_environment(env, plan.privileges.uid);
+  step("working directory", [&] { enter_working_dir(process.cwd); });
+  const std::string program = find_executable(process.args.at(0), env);
+  link.ask(Msg::ready);
+  step("security labels", [&] { set_exec_labels(process); });
+  own_stdio_pipes(plan.privileges.uid);
+  close_on_exec_from(3 + plan.preserve_fds);
+  link.tell(Msg::executing);
+  step("resource limits", [&] { set_rlimits(process.rlimits); });
+  step("privileges", [&] {
+    drop_privileges(plan.privileges, [&] {
+      if (plan.seccomp.empty()) return;
+      const Fd listener = install_seccomp(plan.seccomp);
+      if (listener) link.ask(Msg::listener, {}, listener.get());
+    });
+  });
+  exec_payload(program, process.args, env);
+}
+
+int run_exec(ExecPlan& plan, ChildLink& link) noexcept {
+  try {
+    tell_the_story(plan, link);
+    return 0;
+  } catch (const Error& error) {
+    link.tell_failed(error);
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    link.tell_failed(Error(error.what()));
+    return kExitFailure;
+  }
+}
+
+/// The joining process: it is in the container's cgroup from birth, since after joining a cgroup namespace nothing
+/// outside of it can be entered. A pid namespace holds for children only, so it clones the real one beside itself.
+int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
+  ChildLink link(std::move(child_end));
+  log::divert([](void* to, log::Level level,
+                 std::string_view text) { static_cast<ChildLink*>(to)->tell_log(static_cast<int>(level), text); },
+              &link);
+  try {
+    if (plan.process.oom_score_adj) set_oom_score_adj(*plan.process.oom_score_adj, true);
+    if (plan.process.scheduler) set_scheduler(*plan.process.scheduler);
+    if (plan.process.io_priority) set_io_priority(*plan.process.io_priority);
+    // Until the payload runs we hold descriptors of the host: nobody in there may look into us.
+    if (::prctl(PR_SET_DUMPABLE, 0) < 0) throw_errno("become non-dumpable");
+    step("join the container's namespaces", [&] {
+      if (plan.flags != 0) sys::join(plan.target.get(), plan.flags);
+      if (plan.root && (::fchdir(plan.root.get()) < 0 || ::chroot(".") < 0)) throw_errno("enter its root");
+      if ((plan.flags & CLONE_NEWUSER) == 0) return;
+      if ((::setresgid(0, 0, 0) < 0 || ::setresuid(0, 0, 0) < 0) && errno != EINVAL)
+        throw_errno("become root of the user namespace");
+      if (::prctl(PR_SET_DUMPABLE, 0) < 0) throw_errno("stay non-dumpable");
+    });
+    tell_staged(link, 0, [&] { return run_exec(plan, link); });
+    return 0;
+  } catch (const Error& error) {
+    link.tell_failed(error);
+    return error.exit_code();
+  }
+}
+
+Fd container_group(const Record& record, const std::string& below) {
+  if (record.cgroup.empty()) {
+    if (!below.empty()) throw_error("--cgroup {}: the container has no cgroup of its own", below);
+    return Fd();
+  }
+  return cgroup::open_group(below.empty() ? record.cgroup : record.cgroup + "/" + below);
+}
+
+/// The master's way: to the caller's socket, or to us for an exec in the foreground.
+sys::Link open_console(const ExecOptions& options, ExecPlan& plan) {
+  if (!options.console_socket.empty()) {
+    if (!plan.process.terminal) throw_usage("--console-socket is for processes with a terminal (--tty)");
+    plan.console_socket = connect_console_socket(options.console_socket);
+    return {};
+  }
+  if (!plan.process.terminal) return {};
+  if (options.detach) throw_usage("a detached process with a terminal needs --console-socket");
+  auto [ours, theirs] = sys::Link::pair();
+  plan.console_socket = theirs.release();
+  return std::move(ours);
+}
+
+ExecPlan make_plan(const ExecOptions& options, const Container& container, const Record& record) {
+  ExecPlan plan;
+  plan.target = container.pidfd(record);
+  if (!plan.target) throw_error("cannot exec in a stopped container");
+  spec::RuntimeConfig config = container.config();
+  plan.process = wanted_process(options, config);
+  plan.privileges = plan_privileges(plan.process);
+  plan.profile = std::move(config.linux_.seccomp);
+  if (plan.profile) plan.seccomp = cached_seccomp(*plan.profile, seccomp_cache_dir());
+  plan.flags = differing_namespaces(record.pid);
+  plan.preserve_fds = options.preserve_fds;
+  if ((plan.flags & CLONE_NEWNS) == 0) {
+    plan.root = Fd(::open(fmt::format("/proc/{}/root", record.pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!plan.root) throw_errno("open the root of the container");
+  }
+  return plan;
+}
+
+sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console, const Fd& group) {
+  sys::Child helper = sys::clone_child(0,
+                                       [&] {
+                                         link.close();
+                                         console.close();
+                                         return join_and_clone(plan, std::move(child_end));
+                                       },
+                                       {.cgroup_fd = group ? group.get() : -1});
+  child_end.close();
+  plan.console_socket.reset();
+  ParentLink::Event event = link.require("join the container's namespaces");
+  if (event.msg != Msg::staged || event.fds.empty()) throw_error("unexpected answer of the joining process");
+  helper.wait();
+  return {static_cast<pid_t>(to_int(event.text).value_or(-1)), std::move(event.fds[0])};
+}
+
+}  // namespace
+
+int exec_in_container(const ExecOptions& options) {
+  const Container container = Container::open(options.root, options.id);
+  const Record record = container.require();
+  const Status status = container.status(record);
+  if (status == Status::stopped) throw_error("cannot exec in a stopped container");
+  if (status == Status::paused && !options.ignore_paused) throw_error("cannot exec in a paused container");
+  ExecPlan plan = make_plan(options, container, record);
+  sys::Link console = open_console(options, plan);
+  const Fd group = container_group(record, options.cgroup);
+  std::optional<sys::SignalMask> mask;
+  if (!options.detach) mask.emplace(forwarded_signals());
+
+  auto [ours, theirs] = sys::Link::pair();
+  ParentLink link(std::move(ours));
+  sys::Child child = start_process(plan, link, std::move(theirs), console, group);
+  (void)link.require("start the process");  // ready
+  if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(child.pid), 0644);
+  link.go();
+  serve_until_exec(link, container.state(record), plan.profile ? &*plan.profile : nullptr);
+  if (options.detach) {
+    child.detach();
+    return 0;
+  }
+  if (console.valid()) {
+    const auto frame = console.receive();
+    if (!frame || frame->fds.empty()) throw_error("the terminal has not arrived");
+    relay_terminal(frame->fds[0].get(), child.pidfd.get());
+  } else {
+    wait_passing_signals(child.pidfd.get());
+  }
+  return child.wait();
+}
+
+}  // namespace kelp::runtime

@@ -1,0 +1,134 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "store/containers.h"
+#include "store/record_json.h"
+#include "sys/clone.h"
+#include "sys/lock.h"
+#include "sys/procfs.h"
+
+// Status is what the kernel says now: a monitor is alive when a process of its pid and start time in this boot has not
+// ended; a flag in a file could only say what was true when it was written.
+namespace kelp::store {
+
+namespace {
+
+std::string hex_digits(std::string_view text) {
+  std::string digits;
+  for (const char letter : text)
+    if (letter != '-' && letter != '\n') digits += letter;
+  return digits;
+}
+
+/// A zombie has ended too, though /proc/PID still exists where a pid 1 does not reap.
+bool alive(int pid, std::uint64_t start) {
+  if (pid <= 0) return false;
+  try {
+    const Fd pidfd = sys::pidfd_open(pid);
+    return sys::start_time(pid) == start && sys::pidfd_alive(pidfd.get());
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+bool frozen(const RunState& run) {
+  if (!run.cgroup.empty()) {
+    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      const auto text = sys::try_read_file(mount + run.cgroup + "/cgroup.freeze");
+      if (text) return trim(*text) == "1";
+    }
+    return false;
+  }
+  // Without a cgroup the processes are stopped one by one.
+  const auto stat = sys::read_stat(run.pid);
+  return stat && stat->state == 'T';
+}
+
+template <typename T, typename Parse>
+std::optional<T> read_json(const std::string& path, Parse parse) {
+  try {
+    const auto text = sys::read_small_file(path);
+    if (!text || text->empty()) return std::nullopt;
+    return parse(*text, path);
+  } catch (const Error& error) {
+    log::debug("{}", error.what());
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
+const char* status_name(Status status) noexcept {
+  switch (status) {
+    case Status::created:
+      return "created";
+    case Status::running:
+      return "running";
+    case Status::paused:
+      return "paused";
+    case Status::stopping:
+      return "stopping";
+    case Status::exited:
+      return "exited";
+  }
+  return "unknown";
+}
+
+std::optional<RunState> read_run_state(const Layout& layout, std::string_view id) {
+  return read_json<RunState>(layout.run_of(id) + "/state.json", run_state_from_json);
+}
+
+void refuse_newer_state(const Layout& layout, std::string_view id) {
+  const std::string path = layout.run_of(id) + "/state.json";
+  const auto text = sys::read_small_file(path);
+  if (!text || text->empty()) return;
+  try {
+    run_state_from_json(*text, path);
+  } catch (const Error& error) {
+    if (error.message().find("newer kelp") != std::string::npos) throw;
+    log::debug("{}", error.message());
+  }
+}
+
+std::optional<ExitRecord> read_exit_record(const Layout& layout, std::string_view id) {
+  return read_json<ExitRecord>(layout.container(id) + "/exit.json", exit_record_from_json);
+}
+
+void write_exit_record(const Layout& layout, std::string_view id, const ExitRecord& exit) {
+  sys::replace_file(layout.container(id) + "/exit.json", to_json(exit));
+}
+
+ContainerStatus status(const Layout& layout, const ContainerRecord& record) {
+  ContainerStatus status;
+  // The order matters: the monitor writes the exit before it ends, so look for the monitor first.
+  const auto run = read_run_state(layout, record.id);
+  const bool monitored = run && hex_digits(run->boot) == boot_id() && alive(run->monitor_pid, run->monitor_start);
+  status.last_exit = read_exit_record(layout, record.id);
+  const bool ended = status.last_exit && run && status.last_exit->finished >= run->started;
+  if (monitored) {
+    status.run = run;
+    if (run->pid == 0) {
+      status.status = status.last_exit ? Status::exited : Status::created;
+    } else if (alive(run->pid, run->pid_start)) {
+      status.status = frozen(*run) ? Status::paused : Status::running;
+    } else {
+      status.status = ended ? Status::exited : Status::stopping;
+    }
+    const auto health = sys::read_small_file(layout.run_of(record.id) + "/health");
+    if (health) status.health = std::string(trim(std::string_view(*health).substr(0, health->find('\n'))));
+    return status;
+  }
+  // No monitor. The overlay's work directory tells whether it ever ran: it is made by the first mount.
+  const std::string directory = layout.container(record.id);
+  const bool ran =
+      status.last_exit || (run && run->pid != 0) || ::access((directory + "/work/work").c_str(), F_OK) == 0;
+  status.status = ran ? Status::exited : Status::created;
+  status.exit_unknown = ran && (!status.last_exit || (run && run->pid != 0 && !ended));
+  if (status.exit_unknown) status.last_exit.reset();
+  return status;
+}
+
+}  // namespace kelp::store

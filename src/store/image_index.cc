@@ -1,0 +1,193 @@
+#include "store/image_index.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "base/digest_name.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "spec/image_name.h"
+#include "sys/lock.h"
+#include "sys/safe_path.h"
+
+namespace kelp::store {
+
+namespace {
+
+constexpr const char* kRefName = "org.opencontainers.image.ref.name";
+constexpr const char* kImageId = "io.github.kelp.image-id";
+constexpr const char* kList = "io.github.kelp.index-digest";
+constexpr const char* kRepos = "io.github.kelp.repositories";
+constexpr size_t kMaxIndex = 64U << 20U;
+constexpr std::string_view kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
+
+std::string copy_path(const Layout& layout) { return layout.image_records() + "/names"; }
+
+/// First line of the copy: which index.json it was made from. "" when there is none.
+std::string stamp_of(const Layout& layout) {
+  struct stat info {};
+  if (::stat(layout.index().c_str(), &info) < 0) {
+    if (errno == ENOENT) return {};
+    throw_errno("inspect {}", layout.index());
+  }
+  return fmt::format("kelp image names 1 {} {} {}.{:09}", info.st_ino, info.st_size, info.st_mtim.tv_sec,
+                     info.st_mtim.tv_nsec);
+}
+
+std::string dash(const std::string& text) { return text.empty() ? "-" : text; }
+std::string undash(std::string_view text) { return text == "-" ? std::string() : std::string(text); }
+
+/// Names, digests and repositories hold neither blanks nor newlines, and no name is "-".
+std::string print_copy(const std::string& stamp, const std::vector<IndexEntry>& entries) {
+  std::string text = stamp + "\n";
+  for (const IndexEntry& entry : entries) {
+    text += fmt::format("{} {} {} {} {}\n", entry.manifest, dash(entry.id), dash(entry.list), dash(entry.name),
+                        dash(join(entry.repos, ",")));
+  }
+  return text + "end\n";
+}
+
+/// nullopt: torn, or of another index.json.
+std::optional<std::vector<IndexEntry>> parse_copy(std::string_view text, const std::string& stamp) {
+  if (!starts_with(text, stamp + "\n") || !ends_with(text, "\nend\n")) return std::nullopt;
+  std::vector<IndexEntry> result;
+  text.remove_prefix(stamp.size() + 1);
+  while (text != "end\n") {
+    const size_t newline = text.find('\n');
+    if (newline == std::string_view::npos) return std::nullopt;
+    const std::vector<std::string> fields = split(text.substr(0, newline), ' ');
+    if (fields.size() != 5) return std::nullopt;
+    IndexEntry entry;
+    entry.manifest = fields[0];
+    entry.id = undash(fields[1]);
+    entry.list = undash(fields[2]);
+    entry.name = undash(fields[3]);
+    if (fields[4] != "-") entry.repos = split(fields[4], ',');
+    result.push_back(std::move(entry));
+    text.remove_prefix(newline + 1);
+  }
+  return result;
+}
+
+/// Another tool may have put anything into the annotation: only what we would have written ourselves is a name.
+std::string checked_name(const std::string& text) {
+  try {
+    const spec::ImageName name = spec::parse_image_name(text);
+    return name.tag.empty() || name.full() != text ? std::string() : text;
+  } catch (const UsageError&) {
+    return {};
+  }
+}
+
+IndexEntry from_descriptor(const spec::Descriptor& descriptor) {
+  IndexEntry entry{.manifest = descriptor.digest, .media_type = descriptor.media_type, .size = descriptor.size};
+  if (descriptor.platform) entry.platform = *descriptor.platform;
+  for (const auto& [key, value] : descriptor.annotations) {
+    if (key == kRefName && !checked_name(value).empty()) {
+      entry.name = value;
+    } else if (key == kImageId && is_full_id(value)) {
+      entry.id = value;
+    } else if (key == kList && DigestName::parse(value)) {
+      entry.list = value;
+    } else if (key == kRepos && value.find_first_of(" \n") == std::string::npos) {
+      entry.repos = split(value, ',');
+    } else {
+      entry.other[key] = value;
+    }
+  }
+  return entry;
+}
+
+spec::Descriptor to_descriptor(const IndexEntry& entry) {
+  spec::Descriptor descriptor{.media_type = entry.media_type, .digest = entry.manifest, .size = entry.size};
+  descriptor.annotations = entry.other;
+  if (!entry.name.empty()) descriptor.annotations[kRefName] = entry.name;
+  if (!entry.id.empty()) descriptor.annotations[kImageId] = entry.id;
+  if (!entry.list.empty()) descriptor.annotations[kList] = entry.list;
+  if (!entry.repos.empty()) descriptor.annotations[kRepos] = join(entry.repos, ",");
+  if (!entry.platform.os.empty()) descriptor.platform = entry.platform;
+  return descriptor;
+}
+
+}  // namespace
+
+std::vector<IndexEntry> read_full_entries(const Layout& layout) {
+  const auto text = sys::read_small_file(layout.index(), kMaxIndex);
+  std::vector<IndexEntry> result;
+  if (!text) return result;
+  for (const spec::Descriptor& descriptor : spec::parse_index(*text, layout.index()).manifests) {
+    result.push_back(from_descriptor(descriptor));
+  }
+  return result;
+}
+
+std::vector<IndexEntry> read_entries(const Layout& layout) {
+  const auto copy = sys::read_small_file(copy_path(layout), kMaxIndex);
+  if (copy) {
+    if (const std::string stamp = stamp_of(layout); !stamp.empty()) {
+      if (auto entries = parse_copy(*copy, stamp)) return std::move(*entries);
+    }
+  }
+  return read_full_entries(layout);
+}
+
+void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit) {
+  const sys::FileLock lock = sys::FileLock::exclusive(layout.locks() + "/images");
+  std::vector<IndexEntry> entries = read_full_entries(layout);
+  const auto print = [&] {
+    spec::ImageIndex index;
+    for (const IndexEntry& entry : entries) index.manifests.push_back(to_descriptor(entry));
+    return spec::print_index(index);
+  };
+  const std::string before = print();
+  edit(entries);
+  const std::string after = print();
+  if (stamp_of(layout).empty() || after != before) {
+    if (!sys::read_small_file(layout.oci_layout())) {
+      sys::replace_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
+    }
+    sys::replace_file(layout.index(), after, 0644, sys::Durability::fsync);
+  }
+  sys::mkdirs(layout.image_records(), 0700);
+  sys::replace_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+}
+
+void take_name(std::vector<IndexEntry>& entries, const std::string& name) {
+  for (auto entry = entries.begin(); entry != entries.end(); ++entry) {
+    if (entry->name != name) continue;
+    const bool other_row = std::any_of(entries.begin(), entries.end(), [&](const IndexEntry& other) {
+      return &other != &*entry && other.manifest == entry->manifest;
+    });
+    if (other_row) {
+      entries.erase(entry);
+    } else {
+      entry->name.clear();
+    }
+    return;
+  }
+}
+
+void place_name(std::vector<IndexEntry>& entries, const IndexEntry& fresh) {
+  const auto merge = [&](IndexEntry& into) {
+    into.name = fresh.name;
+    if (!fresh.list.empty()) into.list = fresh.list;
+    for (const std::string& repo : fresh.repos) {
+      if (std::find(into.repos.begin(), into.repos.end(), repo) == into.repos.end()) into.repos.push_back(repo);
+    }
+  };
+  for (IndexEntry& entry : entries) {
+    if (entry.name == fresh.name && entry.manifest == fresh.manifest) return merge(entry);
+  }
+  take_name(entries, fresh.name);
+  for (IndexEntry& entry : entries) {
+    if (entry.name.empty() && entry.manifest == fresh.manifest) return merge(entry);
+  }
+  entries.push_back(fresh);
+}
+
+}  // namespace kelp::store

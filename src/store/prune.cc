@@ -1,0 +1,232 @@
+#include "store/prune.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "base/digest_name.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "store/blobs.h"
+#include "store/containers.h"
+#include "store/image_index.h"
+#include "store/images.h"
+#include "store/layers.h"
+#include "store/record_json.h"
+#include "sys/lock.h"
+#include "sys/safe_path.h"
+#include "sys/xattr_tree.h"
+
+namespace kelp::store {
+
+namespace {
+
+constexpr time_t kStalePartial = 7 * 24 * 3600;
+constexpr unsigned kMaxNesting = 4;
+
+void each_entry(const std::string& path, const std::function<void(const std::string&)>& fn) {
+  std::vector<std::string> names;  // read first: fn renames entries away
+  {
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
+    if (!directory) {
+      if (errno == ENOENT) return;
+      throw_errno("list {}", path);
+    }
+    while (const dirent* entry = ::readdir(directory.get())) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") names.push_back(name);
+    }
+  }
+  for (const std::string& name : names) fn(name);
+}
+
+/// What must stay.
+struct Marked {
+  std::set<std::string> blobs;   ///< digests
+  std::set<std::string> chains;  ///< hex
+  std::set<std::string> manifests;
+};
+
+/// A manifest or an index and all below it. A blob that is missing or unreadable keeps what it can name: nothing.
+void mark_document(const Layout& layout, const std::string& digest, unsigned depth, Marked& marked) {
+  if (!marked.blobs.insert(digest).second || depth > kMaxNesting) return;
+  const auto name = DigestName::parse(digest);
+  if (!name || name->algorithm() != "sha256" || !has_blob(layout, *name)) return;
+  try {
+    const std::string text = read_blob(layout, *name, spec::kMaxDocumentBytes);
+    if (spec::is_index_document(text, "", digest)) {
+      for (const spec::Descriptor& entry : spec::parse_index(text, digest).manifests) {
+        mark_document(layout, entry.digest, depth + 1, marked);
+      }
+      return;
+    }
+    const spec::ImageManifest manifest = spec::parse_manifest(text, digest);
+    marked.blobs.insert(manifest.config.digest);
+    for (const spec::Descriptor& layer : manifest.layers) marked.blobs.insert(layer.digest);
+  } catch (const Error& error) {
+    log::warn("{}", error.message());
+  }
+}
+
+Marked mark(const Layout& layout) {
+  Marked marked;
+  for (const IndexEntry& entry : read_full_entries(layout)) {
+    marked.manifests.insert(entry.manifest);
+    mark_document(layout, entry.manifest, 0, marked);
+    // The index itself is kept, not the images of other platforms that it names.
+    if (!entry.list.empty()) marked.blobs.insert(entry.list);
+    if (const auto image = image_by_manifest(layout, entry.manifest)) {
+      for (const ImageLayer& layer : image->layers) marked.chains.insert(layer.chain);
+    }
+  }
+  // Read as text, not through list(): a record of another machine that shares this store keeps its layers too.
+  each_entry(layout.containers(), [&](const std::string& id) {
+    if (!is_full_id(id)) return;
+    const std::string path = layout.container(id) + "/record.json";
+    const auto text = sys::read_small_file(path, 16U << 20U);
+    if (!text) return;
+    for (const std::string& chain : record_from_json(*text, path).layer_chain) marked.chains.insert(chain);
+  });
+  return marked;
+}
+
+std::uint64_t file_size(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
+}
+
+void sweep_blobs(const Layout& layout, const Marked& marked, SweepResult& result) {
+  for (const DigestName& blob : list_blobs(layout)) {
+    if (marked.blobs.contains(blob.str())) continue;
+    const std::string path = layout.blob(blob.hex());
+    const std::uint64_t size = file_size(path);
+    if (!move_to_trash(layout, path)) continue;
+    result.blobs.push_back(blob.str());
+    result.bytes += size;
+  }
+}
+
+void sweep_layers(const Layout& layout, const Marked& marked, SweepResult& result) {
+  each_entry(layout.layers(), [&](const std::string& chain) {
+    if (!is_full_id(chain) || marked.chains.contains(chain)) return;
+    const std::string path = layout.layers() + "/" + chain;
+    each_entry(path, [&](const std::string& key) {
+      IdMapping map;
+      map.key = key;
+      if (const auto info = read_layer(layout, chain, map)) result.bytes += info->bytes;
+      if (move_to_trash(layout, path + "/" + key)) result.layers.push_back(chain + "/" + key);
+    });
+    ::rmdir(path.c_str());
+  });
+  const std::string links = layout.layers() + "/l";
+  each_entry(links, [&](const std::string& name) {
+    const std::string link = links + "/" + name;
+    if (::access(link.c_str(), F_OK) < 0 && errno == ENOENT) ::unlink(link.c_str());
+  });
+}
+
+/// Directories of unpackers that were killed: their lock is free.
+void sweep_temporary(const Layout& layout) {
+  const sys::FileLock no_births = sys::FileLock::exclusive(layout.locks() + "/layers-tmp");
+  each_entry(layout.layers(), [&](const std::string& name) {
+    if (!starts_with(name, ".tmp-")) return;
+    const std::string path = layout.layers() + "/" + name;
+    const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory || ::flock(directory.get(), LOCK_EX | LOCK_NB) < 0) return;
+    move_to_trash(layout, path);
+  });
+}
+
+void sweep_partial(const Layout& layout) {
+  each_entry(layout.partial_downloads(), [&](const std::string& name) {
+    const std::string path = layout.partial_downloads() + "/" + name;
+    struct stat info {};
+    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file || ::fstat(file.get(), &info) < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) < 0) return;
+    // Without a digest for a name nobody can resume it.
+    if (!is_full_id(name) || info.st_mtime + kStalePartial < ::time(nullptr)) ::unlink(path.c_str());
+  });
+}
+
+}  // namespace
+
+bool move_to_trash(const Layout& layout, const std::string& path) {
+  std::random_device device;
+  const std::string target = fmt::format("{}/{}-{:08x}{:08x}", layout.trash(),
+                                         std::string_view(path).substr(path.rfind('/') + 1), device(), device());
+  if (::rename(path.c_str(), target.c_str()) == 0) return true;
+  if (errno == ENOENT && ::access(path.c_str(), F_OK) == 0) {
+    sys::mkdirs(layout.trash(), 0700);
+    if (::rename(path.c_str(), target.c_str()) == 0) return true;
+  }
+  if (errno == ENOENT) return false;
+  throw_errno("move {} to the trash", path);
+}
+
+namespace {
+
+/// The caller holds locks/gc exclusively.
+SweepResult sweep_alone(const Layout& layout) {
+  SweepResult result;
+  const Marked marked = mark(layout);
+  sweep_blobs(layout, marked, result);
+  sweep_layers(layout, marked, result);
+  each_entry(layout.image_records(), [&](const std::string& name) {
+    if (name.size() != 64 + 5 || marked.manifests.contains("sha256:" + name.substr(0, 64))) return;
+    ::unlink((layout.image_records() + "/" + name).c_str());
+  });
+  sweep_partial(layout);
+  return result;
+}
+
+}  // namespace
+
+SweepResult sweep_images(const Layout& layout) {
+  const sys::FileLock alone = sys::FileLock::exclusive(layout.locks() + "/gc");
+  return sweep_alone(layout);
+}
+
+std::optional<SweepResult> try_sweep_images(const Layout& layout) {
+  const auto alone = sys::FileLock::try_exclusive(layout.locks() + "/gc");
+  if (!alone) return std::nullopt;
+  return sweep_alone(layout);
+}
+
+void sweep_if_idle(const Layout& layout) noexcept {
+  try {
+    if (try_sweep_images(layout)) empty_trash(layout);
+  } catch (const std::exception& error) {
+    log::debug("sweep: {}", error.what());
+  }
+}
+
+void empty_trash(const Layout& layout) {
+  const auto lock = sys::FileLock::try_exclusive(layout.locks() + "/trash");
+  if (!lock) return;
+  sweep_temporary(layout);
+  sweep_partial(layout);
+  each_entry(layout.trash(), [&](const std::string& name) {
+    // What a container has left at run time is found by its entry here, so that goes first: engine/remove.cc.
+    if (is_full_id(name) && (::access(layout.run_of(name).c_str(), F_OK) == 0 ||
+                             ::access((layout.runtime_root() + "/" + name).c_str(), F_OK) == 0))
+      return;
+    try {
+      sys::remove_tree(layout.trash() + "/" + name);
+    } catch (const Error& error) {
+      log::debug("{}", error.message());  // files of subordinate ids: the next one inside S finishes it
+    }
+  });
+}
+
+}  // namespace kelp::store

@@ -1,0 +1,157 @@
+#include "sys/lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+
+#include "base/error.h"
+
+namespace kelp::sys {
+
+namespace {
+
+bool flock_retry(int fd, int operation) {
+  while (::flock(fd, operation) < 0)
+    if (errno != EINTR) return false;
+  return true;
+}
+
+/// The file that was locked still is the one that the name means: a holder may have unlinked it meanwhile.
+bool still_named(int fd, const std::string& path) {
+  struct stat ours {};
+  struct stat named {};
+  return ::fstat(fd, &ours) == 0 && ::stat(path.c_str(), &named) == 0 && ours.st_ino == named.st_ino &&
+         ours.st_dev == named.st_dev;
+}
+
+std::string parent_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+std::optional<FileLock> FileLock::take(const std::string& path, int operation) {
+  for (;;) {
+    Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!fd) throw_errno("open lock file {}", path);
+    if (!flock_retry(fd.get(), operation)) {
+      if (errno == EWOULDBLOCK) return std::nullopt;
+      throw_errno("lock {}", path);
+    }
+    if (still_named(fd.get(), path)) return FileLock(std::move(fd));
+  }
+}
+
+FileLock FileLock::exclusive(const std::string& path) { return *take(path, LOCK_EX); }
+FileLock FileLock::shared(const std::string& path) { return *take(path, LOCK_SH); }
+std::optional<FileLock> FileLock::try_exclusive(const std::string& path) { return take(path, LOCK_EX | LOCK_NB); }
+std::optional<FileLock> FileLock::try_shared(const std::string& path) { return take(path, LOCK_SH | LOCK_NB); }
+
+namespace {
+
+// A new description: a duplicate would share the caller's lock and end with whichever is closed last.
+Fd reopened(int fd) {
+  Fd own(::open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!own) throw_errno("reopen descriptor {} for its lock", fd);
+  return own;
+}
+
+}  // namespace
+
+FileLock FileLock::exclusive_at(int fd) {
+  Fd own = reopened(fd);
+  if (!flock_retry(own.get(), LOCK_EX)) throw_errno("lock descriptor {}", fd);
+  return FileLock(std::move(own));
+}
+
+std::optional<FileLock> FileLock::try_exclusive_at(int fd) {
+  Fd own = reopened(fd);
+  if (!flock_retry(own.get(), LOCK_EX | LOCK_NB)) {
+    if (errno == EWOULDBLOCK) return std::nullopt;
+    throw_errno("lock descriptor {}", fd);
+  }
+  return FileLock(std::move(own));
+}
+
+void write_all(int fd, std::string_view content, std::string_view name) {
+  while (!content.empty()) {
+    const ssize_t written = ::write(fd, content.data(), content.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      throw_errno("write {}", name);
+    }
+    content.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+void replace_file(const std::string& path, std::string_view content, unsigned mode, Durability durability) {
+  static std::atomic<unsigned> counter{0};
+  const std::string fresh = path + ".new-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  Fd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd && errno == EEXIST && ::unlink(fresh.c_str()) == 0)  // left by a process that had our pid
+    fd = Fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd) throw_errno("create {}", fresh);
+  try {
+    if (::fchmod(fd.get(), mode) < 0) throw_errno("change mode of {}", fresh);  // whatever the umask
+    write_all(fd.get(), content, fresh);
+    if (durability == Durability::fsync && ::fsync(fd.get()) < 0) throw_errno("sync {}", fresh);
+    fd.reset();
+    if (::rename(fresh.c_str(), path.c_str()) < 0) throw_errno("rename {} to {}", fresh, path);
+  } catch (...) {
+    ::unlink(fresh.c_str());
+    throw;
+  }
+  if (durability == Durability::fsync) {
+    const Fd directory(::open(parent_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory of {}", path);
+  }
+}
+
+std::string read_rest(int fd, std::string_view name, size_t max) {
+  std::string text;
+  struct stat info {};
+  size_t step = 4096;
+  if (::fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0)
+    step = std::min(max, static_cast<size_t>(info.st_size)) + 1;
+  for (;;) {
+    const size_t old = text.size();
+    text.resize(old + step);
+    const ssize_t got = ::read(fd, text.data() + old, step);
+    if (got < 0) {
+      text.resize(old);
+      if (errno == EINTR) continue;
+      throw_errno("read {}", name);
+    }
+    text.resize(old + static_cast<size_t>(got));
+    if (text.size() > max) throw_error("read {}: larger than {} bytes", name, max);
+    if (got == 0) return text;
+    step = 4096;
+  }
+}
+
+std::optional<std::string> read_small_file(const std::string& path, size_t max) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) {
+    if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+    throw_errno("open {}", path);
+  }
+  return read_rest(fd.get(), path, max);
+}
+
+std::optional<std::string> read_small_file_at(int dirfd, const char* name, size_t max) {
+  const Fd fd(::openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!fd) {
+    if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
+    throw_errno("open {}", name);
+  }
+  return read_rest(fd.get(), name, max);
+}
+
+}  // namespace kelp::sys

@@ -1,0 +1,200 @@
+"""Death at any moment: each program is killed at its system calls and at random moments; the next commands work, nothing
+stays stuck, nothing committed is lost.
+
+A kill at the N-th system call comes from strace's fault injection, as a detached tracer of the one program (a traced
+newuidmap would have no privilege, so a container that runs beside holds the user namespace). KELP_TEST_FULL=1 goes
+through every N; otherwise as many of a random choice as fit into the time. The seed is printed and can be set:
+KELP_TEST_SEED.
+"""
+
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+
+from harness import images, leaks, needs, processes, programs
+
+NONE = ("--network", "none")
+FULL = bool(os.environ.get("KELP_TEST_FULL"))
+SECONDS = float(os.environ.get("KELP_TEST_SWEEP_SECONDS", "25"))
+
+
+@pytest.fixture
+def seed():
+    value = int(os.environ.get("KELP_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"KELP_TEST_SEED={value}")
+    return random.Random(value)
+
+
+class Tracer:
+    """Puts strace around one program, by a script beside links to the others in a directory of its own."""
+
+    def __init__(self, kelp, place, program):
+        needs.need("program:strace")
+        self.program, self.log = program, place / "strace.log"
+        self.dir = place / "programs"
+        self.dir.mkdir()
+        for name in ("kelp", "kelp-oci", "kelp-monitor", "kelp-image"):
+            (self.dir / name).symlink_to(programs.program(name))
+        real = programs.program(program) if program.startswith("kelp") else needs.find_program(program)
+        self.script = self.dir / program
+        self.real = real
+        self.env = {"KELP_LIBEXEC": str(self.dir), "PATH": f"{self.dir}:{kelp.env['PATH']}"}
+        self.kelp = kelp
+
+    def arm(self, options):
+        if self.script.is_symlink() or self.script.exists():
+            self.script.unlink()
+        self.script.write_text(f'#!/bin/sh\nexec strace -D -qq {options} {self.real} "$@"\n')
+        self.script.chmod(0o755)
+
+    def run(self, *args, options, timeout=60):
+        self.arm(options)
+        path = self.kelp.path
+        if self.program == "kelp":
+            self.kelp.path = str(self.script)
+        try:
+            return self.kelp(*args, code=None, env=self.env, timeout=timeout)
+        finally:
+            self.kelp.path = path
+
+    def calls(self, *args):
+        """System calls that the program makes in the command when nobody kills it, each as its name and how often it
+        was called until then: strace counts each call by itself."""
+        self.log.unlink(missing_ok=True)
+        result = self.run(*args, options=f"-o {self.log}")
+        assert result.code == 0, result
+        time.sleep(0.2)
+        found, seen = [], {}
+        for line in self.log.read_text().splitlines():
+            match = re.match(r"([a-z]\w*)\(", line)
+            if not match or match[1].startswith("exit"):
+                continue
+            seen[match[1]] = seen.get(match[1], 0) + 1
+            found.append((match[1], seen[match[1]]))
+        assert len(found) > 20, "the program was not traced"
+        return found
+
+
+def moments(count, seed):
+    order = list(range(count))
+    if not FULL:
+        seed.shuffle(order)
+    return order
+
+
+def sweep(tracer, seed, command, after):
+    """Kills the program at each moment in turn; after(result) looks at what is left."""
+    calls = tracer.calls(*command)
+    count = len(calls)
+    end, done = time.monotonic() + SECONDS, 0
+    for number in moments(count, seed):
+        if not FULL and time.monotonic() > end:
+            break
+        name, nth = calls[number]
+        result = tracer.run(*command, options=f"-o /dev/null -e inject={name}:signal=KILL:when={nth}")
+        try:
+            after(result)
+        except AssertionError as error:
+            raise AssertionError(f"{tracer.program} was killed at system call {number + 1} of {count}, {name}:\n{result}\n{error}") \
+                from None
+        done += 1
+    print(f"{tracer.program}: killed at {done} of {count} system calls")
+    assert done >= min(count, 10)
+
+
+def names_of(kelp):
+    return set(kelp("ps", "-a", "--format", "{{.Names}}").lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["kelp", "kelp-monitor", "slirp4netns", pytest.param("kelp-oci", marks=pytest.mark.xfail(
+    strict=False, reason="a kelp-oci killed between its draft directory and the rename leaves oci/.new-* for ten seconds"))])
+def test_run_killed_at_system_calls(kelp, place, seed, program):
+    if program == "slirp4netns":
+        needs.need("tun")
+    network = () if program == "slirp4netns" else NONE
+    kelp("run", "-d", "--name", "holder", *NONE, "busybox", "sleep", "10000")
+    held = {pid for pid, _, _ in processes.descendants()}
+
+    def after(result):
+        kelp("rm", "-f", "-t", "0", "--ignore", "victim", timeout=20)
+        left = _settle(held)
+        assert not left, "left: " + ", ".join(processes.describe(p[0]) for p in left)
+        assert names_of(kelp) == {"holder"}
+        assert kelp("run", "--rm", "--name", "victim", *NONE, "busybox", "echo", "well").text == "well"
+        others = leaks.lasting_leftovers(kelp, accepted=(kelp_id(kelp), "/names/holder"))
+        assert not others, "\n".join(others)
+
+    sweep(Tracer(kelp, place, program), seed, ("run", "--rm", "--name", "victim", *network, "busybox", "true"), after)
+
+
+def kelp_id(kelp):
+    if not hasattr(kelp, "holder"):
+        kelp.holder = kelp("inspect", "--format", "{{.Id}}", "holder").text
+    return kelp.holder
+
+
+def _settle(held, seconds=1.5):
+    end = time.monotonic() + seconds
+    while True:
+        processes.reap_orphans()
+        left = [p for p in processes.descendants() if p[1] != "Z" and p[0] not in held]
+        if not left or time.monotonic() > end:
+            return left
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["kelp", "kelp-image"])
+def test_pull_killed_at_system_calls(kelp, place, seed, registry, program):
+    image = images.busybox_image([images.LayerTar().directory("d").file(f"d/{n}", os.urandom(3000)) for n in range(3)])
+    name = registry.push(f"oci:{image.write_layout(place / 'l', 'x')}:x", "crash:1")
+    kelp("run", "-d", "--name", "holder", *NONE, "busybox", "sleep", "10000")
+    held = {pid for pid, _, _ in processes.descendants()}
+
+    def after(result):
+        left = _settle(held, 5)
+        assert not left, "left: " + ", ".join(processes.describe(p[0]) for p in left)
+        # What was committed before is there; what was cut off comes by the next pull.
+        assert kelp("run", "--rm", *NONE, "busybox", "echo", "well").text == "well"
+        kelp("pull", "-q", "--tls-verify=false", name)
+        assert kelp("run", "--rm", *NONE, name, "sh", "-c", "cat /d/2 | wc -c").text == "3000"
+        kelp("rmi", "-f", name)
+
+    sweep(Tracer(kelp, place, program), seed, ("pull", "-q", "--tls-verify=false", name), after)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(kelp, seed):
+    """From idle, so that the making of the user namespace is hit too."""
+    needs.need("tun")
+    start = time.monotonic()
+    kelp("run", "--rm", "busybox", "true")
+    span = time.monotonic() - start
+    tries = 500 if FULL else 120
+    hits = {}
+    for number in range(tries):
+        child = kelp.start("run", "--rm", "--name", "victim", *(NONE if number % 2 else ()), "busybox", "true")
+        time.sleep(seed.random() * span * 1.2)
+        alive = [(pid, name) for pid, state, name in processes.descendants() if state != "Z"]
+        if alive:
+            pid, name = seed.choice(alive)
+            try:
+                os.kill(pid, signal.SIGKILL)
+                hits[name] = hits.get(name, 0) + 1
+            except (ProcessLookupError, PermissionError):
+                pass
+        child.wait(timeout=20)
+        kelp.end_children()
+        kelp("rm", "-f", "-t", "0", "--ignore", "victim", timeout=20)
+        left = processes.wait_gone(1.5)
+        assert not left, f"kill {number}: left " + ", ".join(processes.describe(p[0]) for p in left)
+        if number % 10 == 9:
+            assert kelp("run", "--rm", *NONE, "busybox", "echo", "well").text == "well"
+            assert leaks.lasting_leftovers(kelp) == []
+    print(f"killed: {hits}")
+    assert len(hits) >= 3

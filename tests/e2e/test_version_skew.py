@@ -1,0 +1,196 @@
+"""Programs and records of different ages: a monitor of an older kelp serves a newer one, an unknown newer record is refused
+and left as it is.
+
+The frames below are those of version 1, written down here once more on purpose: they may not change with the code.
+"""
+
+import array
+import json
+import os
+import socket
+import struct
+
+import pytest
+
+from harness.waiting import until
+
+NONE = ("--network", "none")
+
+HELLO, ATTACH, EXEC = 1, 10, 16
+STARTED, OUTPUT, ENDED, EXEC_STARTED, EXEC_ENDED, UNSUPPORTED = 40, 42, 44, 45, 46, 47
+OUT = 2
+
+
+def frame(kind, value=0, payload=b"", flags=0):
+    return struct.pack("=BBHI", kind, 0, flags, value) + payload
+
+
+def receive(link):
+    data, ancillary, _, _ = link.recvmsg(65536, 4096)
+    for level, kind, raw in ancillary:  # descriptors that came along are of no interest here
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds = array.array("i")
+            fds.frombytes(raw)
+            for fd in fds:
+                os.close(fd)
+    if not data:
+        return None
+    kind, _, flags, value = struct.unpack("=BBHI", data[:8])
+    return kind, flags, value, data[8:]
+
+
+@pytest.fixture
+def one(kelp):
+    kelp.container = kelp("run", "-d", "--name", "one", *NONE, "busybox", "sh", "-c",
+                          "while :; do echo tick; sleep 0.1; done").text
+    kelp.socket = kelp.run_dir / kelp.container / "attach.sock"
+    return kelp
+
+
+def connect(kelp):
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link.settimeout(10)
+    link.connect(str(kelp.socket))
+    return link
+
+
+def test_a_newer_client_gets_the_version_that_both_know(one):
+    with connect(one) as link:
+        link.send(frame(HELLO, 7))
+        kind, _, value, _ = receive(link)
+        assert (kind, value) == (HELLO, 1)
+        link.send(frame(99, 5, b"of the future"))
+        kind, _, value, _ = receive(link)
+        assert (kind, value) == (UNSUPPORTED, 99)
+        link.send(frame(ATTACH, OUT))
+        assert receive(link)[0] == STARTED
+        while True:
+            kind, flags, _, payload = receive(link)
+            if kind == OUTPUT:
+                break
+        assert payload == b"tick\n"
+
+
+def test_the_frames_of_version_1_still_mean_the_same(one):
+    with connect(one) as link:
+        link.send(frame(HELLO, 1))
+        assert receive(link)[:3:2] == (HELLO, 1)
+        link.send(frame(ATTACH, OUT))
+        assert receive(link)[0] == STARTED
+        one("kill", "one")
+        while True:
+            got = receive(link)
+            if got[0] == ENDED:
+                break
+        assert got[2] == 137
+
+
+def test_rubbish_on_the_socket_harms_nobody(one):
+    for data in (b"", b"x", b"\xff" * 9000, frame(HELLO, 0), frame(ATTACH, 0xffffffff), frame(EXEC, 3, b"no nul")):
+        with connect(one) as link:
+            if data:
+                link.send(data)
+    assert one("exec", "one", "echo", "well").text == "well"
+
+
+def test_exec_through_a_monitor_of_version_1(one):
+    """The real monitor's socket is taken by one that speaks exactly version 1."""
+    hidden = one.socket.with_name("hidden.sock")
+    one.socket.rename(hidden)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(one.socket))
+        listener.listen(4)
+        listener.settimeout(10)
+        child = one.start("exec", "one", "true")
+        link, _ = listener.accept()
+        link.settimeout(10)
+        with link:
+            kind, _, value, _ = receive(link)
+            assert kind == HELLO and value >= 1
+            link.send(frame(HELLO, 1))
+            while True:
+                kind, _, value, payload = receive(link)
+                if kind == EXEC:
+                    break
+                link.send(frame(UNSUPPORTED, kind))
+            assert all(record.startswith((b"arg=", b"fd=")) for record in payload.rstrip(b"\0").split(b"\0"))
+            link.send(frame(EXEC_STARTED, 4242))
+            link.send(frame(EXEC_ENDED, 23))
+            assert child.wait(timeout=10) == 23, child.stderr.read()
+    one.socket.unlink()
+    hidden.rename(one.socket)
+    assert one("exec", "one", "echo", "back").text == "back"
+
+
+def test_a_monitor_that_goes_away_is_named(one):
+    hidden = one.socket.with_name("hidden.sock")
+    one.socket.rename(hidden)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(one.socket))
+        listener.listen(4)
+        child = one.start("exec", "one", "true")
+        listener.accept()[0].close()
+        out, err = child.communicate(timeout=20)
+        assert child.returncode == 125 and len(err.splitlines()) <= 2 and err
+    one.socket.unlink()
+    hidden.rename(one.socket)
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+def test_a_newer_record_is_refused_and_not_rewritten(kelp):
+    old = kelp("create", "--name", "old", *NONE, "busybox", "echo", "fine").text
+    new = kelp("create", "--name", "new", *NONE, "busybox", "true").text
+    path = kelp.store / "containers" / new / "record.json"
+    before = path.read_bytes()
+    record = json.loads(before)
+    record["schema"] = 99
+    record["of_the_future"] = [1, 2]
+    path.write_text(json.dumps(record))
+    future = path.read_bytes()
+    for command in (("start", "new"), ("inspect", "new"), ("rm", "new"), ("rm", "-f", "new"), ("rename", "new", "x")):
+        result = kelp(*command, code=None)
+        assert result.code != 0 and "newer" in result.err, result
+        assert path.read_bytes() == future
+    assert old in kelp("ps", "-aq", "--no-trunc", code=None).out
+    assert kelp("start", "-a", "old").out == "fine\n"
+    path.write_bytes(before)
+
+
+def test_a_newer_state_of_a_running_container(one):
+    path = one.run_dir / one.container / "state.json"
+    before = path.read_bytes()
+    state = json.loads(before)
+    assert state["schema"] == 1
+    state["schema"] = 99
+    path.write_text(json.dumps(state))
+    result = one("exec", "one", "true", code=None)
+    assert result.code == 125 and "newer" in result.err, result
+    assert json.loads(path.read_text())["schema"] == 99
+    path.write_bytes(before)
+    assert one("exec", "one", "echo", "back").text == "back"
+
+
+def test_fields_that_nobody_knows_yet_are_kept_out_of_the_way(kelp):
+    container = kelp("create", "--name", "c", *NONE, "busybox", "echo", "fine").text
+    path = kelp.store / "containers" / container / "record.json"
+    record = json.loads(path.read_text())
+    record["added_within_schema_1"] = {"a": 1}
+    path.write_text(json.dumps(record))
+    assert kelp("start", "-a", "c").out == "fine\n"
+
+
+def test_every_record_has_a_version(kelp):
+    kelp("run", "-d", "--name", "c", *NONE, "-v", "v:/v", "busybox", "sleep", "100")
+    found = [*kelp.store.glob("containers/*/record.json"), *kelp.store.glob("volumes/*/volume.json"),
+             *kelp.run_dir.glob("*/state.json"), *kelp.store.glob("layers/*/*/layer.json")]
+    assert len(found) >= 4
+    for path in found:
+        assert json.loads(path.read_text()).get("schema") == 1, path
+    plan = next(kelp.run_dir.glob("*/monitor.plan"), None)
+    if plan:
+        assert plan.read_bytes().startswith(b"version=1\0")
+    kelp("kill", "c")
+    kelp("wait", "c")
+    ended = until("exit.json", lambda: list(kelp.store.glob("containers/*/exit.json")))
+    assert json.loads(ended[0].read_text())["schema"] == 1

@@ -1,0 +1,183 @@
+"""-v, --mount, --tmpfs, named volumes, and files that go in and out."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness import images, needs
+
+NONE = ("--network", "none")
+
+
+def run(kelp, options, *command, **more):
+    return kelp("run", "--rm", *NONE, *options, "busybox", *command, **more)
+
+
+@pytest.fixture
+def shared(place):
+    directory = place / "shared"
+    directory.mkdir()
+    (directory / "file").write_text("from the host\n")
+    return directory
+
+
+def test_bind(kelp, shared):
+    assert run(kelp, ["-v", f"{shared}:/in"], "cat", "/in/file").out == "from the host\n"
+    run(kelp, ["-v", f"{shared}:/in"], "sh", "-c", "echo back > /in/new")
+    assert (shared / "new").read_text() == "back\n"
+    assert (shared / "new").stat().st_uid == os.getuid()
+
+
+def test_bind_read_only(kelp, shared):
+    result = run(kelp, ["-v", f"{shared}:/in:ro"], "touch", "/in/new", code=1)
+    assert "Read-only" in result.err
+
+
+def test_bind_a_relative_path(kelp, shared):
+    assert run(kelp, ["-v", "./shared:/in"], "cat", "/in/file", cwd=shared.parent).out == "from the host\n"
+
+
+def test_bind_a_file(kelp, shared):
+    assert run(kelp, ["-v", f"{shared}/file:/etc/motd"], "cat", "/etc/motd").out == "from the host\n"
+
+
+def test_mount_bind(kelp, shared):
+    out = run(kelp, ["--mount", f"type=bind,src={shared},dst=/in,ro=true"], "cat", "/in/file").out
+    assert out == "from the host\n"
+    run(kelp, ["--mount", f"type=bind,source={shared},target=/in,readonly"], "touch", "/in/x", code=1)
+
+
+def test_a_missing_source(kelp, place):
+    kelp.fails("run", "--rm", *NONE, "-v", f"{place}/absent:/in", "busybox", "true", says="absent")
+
+
+def test_keep_id_sees_the_callers_files_as_its_own(kelp, shared):
+    needs.need("subids")
+    out = run(kelp, ["--userns", "keep-id", "-v", f"{shared}:/in"], "sh", "-c", "stat -c %u /in/file; touch /in/mine")
+    assert out.text == str(os.getuid())
+    assert (shared / "mine").stat().st_uid == os.getuid()
+
+
+def test_tmpfs(kelp):
+    out = run(kelp, ["--tmpfs", "/scratch:size=1m,mode=1777"], "sh", "-c", "grep ' /scratch ' /proc/mounts").text
+    assert out.startswith("tmpfs /scratch tmpfs") and "size=1024k" in out
+    out = run(kelp, ["--mount", "type=tmpfs,dst=/t,tmpfs-size=2m"], "sh", "-c", "grep ' /t ' /proc/mounts").text
+    assert "size=2048k" in out
+
+
+def test_named_volume_keeps_its_files(kelp):
+    run(kelp, ["-v", "data:/d"], "sh", "-c", "echo kept > /d/f")
+    assert run(kelp, ["-v", "data:/d"], "cat", "/d/f").out == "kept\n"
+    assert kelp("volume", "ls", "-q").text == "data"
+
+
+def test_a_new_volume_is_filled_from_the_image(kelp):
+    needs.need("subids")
+    assert run(kelp, ["-v", "home:/home/app"], "stat", "-c", "%u %n", "/home/app/owned", "/home/app").lines == \
+        ["1000 /home/app/owned", "1000 /home/app"]
+
+
+def test_volume_commands(kelp):
+    assert kelp("volume", "create", "--label", "a=b", "v1").text == "v1"
+    kelp("volume", "create", "v1", code=125)
+    record = json.loads(kelp("volume", "inspect", "v1").out)[0]
+    assert record["Name"] == "v1" and record["Labels"] == {"a": "b"} and os.path.isdir(record["Mountpoint"])
+    kelp("run", "-d", "--name", "user", *NONE, "-v", "v1:/v", "busybox", "sleep", "100")
+    kelp("volume", "rm", "v1", code=2)
+    kelp("rm", "-f", "-t", "0", "user")
+    assert kelp("volume", "rm", "v1").text == "v1"
+    kelp("volume", "inspect", "v1", code=125)
+    kelp("volume", "create")
+    assert len(kelp("volume", "prune", "-f").lines) == 1
+    assert kelp("volume", "ls", "-q").text == ""
+
+
+def test_anonymous_volumes_go_with_rm(bare_kelp, place):
+    archive = images.busybox_image(config={"Volumes": {"/data": {}}}).write_archive(place / "v.tar", "localhost/vol:1")
+    bare_kelp("load", "-q", "-i", archive)
+    bare_kelp("run", "--rm", *NONE, "vol:1", "sh", "-c", "echo x > /data/f; mount | grep -q ' /data '")
+    assert bare_kelp("volume", "ls", "-q").text == ""
+    bare_kelp("run", "--name", "keeps", *NONE, "vol:1", "true")
+    assert len(bare_kelp("volume", "ls", "-q").lines) == 1
+    bare_kelp("rm", "-v", "keeps")
+    assert bare_kelp("volume", "ls", "-q").text == ""
+
+
+def test_volumes_from(kelp):
+    kelp("create", "--name", "holder", *NONE, "-v", "shared:/s", "busybox", "true")
+    run(kelp, ["--volumes-from", "holder"], "sh", "-c", "echo y > /s/f")
+    assert run(kelp, ["-v", "shared:/x"], "cat", "/x/f").out == "y\n"
+
+
+def test_propagation_option(kelp, shared):
+    out = run(kelp, ["-v", f"{shared}:/in:rslave"], "sh", "-c", "grep ' /in ' /proc/self/mountinfo")
+    assert "master:" in out.out or "shared:" not in out.out
+
+
+def test_a_target_that_is_a_symlink_stays_inside(bare_kelp, place, shared):
+    layer = images.LayerTar().symlink("escape", "/../../../../tmp")
+    bare_kelp("load", "-q", "-i", images.busybox_image([layer]).write_archive(place / "e.tar", "localhost/esc:1"))
+    assert bare_kelp("run", "--rm", *NONE, "-v", f"{shared}:/escape/in", "esc:1", "cat", "/tmp/in/file").out == \
+        "from the host\n"
+
+
+def test_a_host_file_system_mounted_before_can_be_unmounted(kelp, agent, place):
+    directory = place / "mounted"
+    directory.mkdir()
+    agent("mount", path=str(directory))
+    try:
+        kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
+    finally:
+        agent("unmount", path=str(directory))
+    assert kelp("exec", "c", "echo", "on").text == "on"
+
+
+# --- cp --------------------------------------------------------------------------------------------------------------
+
+def test_cp_in_and_out(kelp, shared):
+    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
+    kelp("cp", shared / "file", "c:/tmp/copied")
+    assert kelp("exec", "c", "cat", "/tmp/copied").out == "from the host\n"
+    kelp("exec", "c", "sh", "-c", "mkdir -p /out/sub; echo deep > /out/sub/f; ln -s /etc/passwd /out/link")
+    kelp("cp", "c:/out", shared)
+    assert (shared / "out/sub/f").read_text() == "deep\n"
+    assert os.readlink(shared / "out/link") == "/etc/passwd"
+
+
+def test_cp_to_a_stopped_container(kelp, shared):
+    kelp("create", "--name", "c", *NONE, "busybox", "cat", "/tmp/copied")
+    kelp("cp", shared / "file", "c:/tmp/copied")
+    assert kelp("start", "-a", "c").out == "from the host\n"
+    kelp("cp", "c:/etc/passwd", shared / "passwd")
+    assert (shared / "passwd").read_text().startswith("root:")
+
+
+def test_cp_does_not_follow_links_out_of_the_container(kelp, shared):
+    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sh", "-c", "ln -s /etc/hostname /trap; sleep 100")
+    until_there(kelp)
+    kelp("cp", "c:/trap", shared / "got", code=None)
+    if (shared / "got").is_file() and not (shared / "got").is_symlink():
+        assert (shared / "got").read_text() != open("/etc/hostname").read()
+
+
+def until_there(kelp):
+    from harness.waiting import until
+    until("the link", lambda: kelp("exec", "c", "readlink", "/trap", code=None).text)
+
+
+def test_cp_of_a_tar_stream_is_not_offered(kelp):
+    kelp("create", "--name", "c", *NONE, "busybox")
+    done = kelp("cp", "-", "c:/tmp", code=125)
+    assert "cp" in done.err
+
+
+def test_cp_and_start_at_the_same_time(kelp, shared):
+    kelp("create", "--name", "c", *NONE, "busybox", "sh", "-c", "touch /ran; cat /tmp/file 2>/dev/null; exit 0")
+    for _ in range(10):
+        copy = kelp.start("cp", shared / "file", "c:/tmp/file")
+        start = kelp.start("start", "-a", "c")
+        assert start.wait(timeout=60) == 0, start.stderr.read()
+        assert copy.wait(timeout=60) == 0, copy.stderr.read()
+    assert kelp("start", "-a", "c").out == "from the host\n"

@@ -1,0 +1,365 @@
+// The payload of the runtime tests: a static program that tells what a container's process is and can do.
+//
+//   probe VERB ARGUMENT… [";" VERB ARGUMENT…]…
+//
+// Each verb prints one line (info prints one JSON object); a failed call prints "errno N NAME: text" and goes on, so
+// that one container can try several things.
+#include <dirent.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/ioprio.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace {
+
+std::string quote(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    char escaped[8];
+    if (c == '"' || c == '\\' || byte < 0x20) {
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", byte);
+      out += escaped;
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+/// A JSON object under construction.
+struct Json {
+  std::string text;
+  void raw(const char* key, const std::string& value) { text += (text.empty() ? "{" : ",") + quote(key) + ":" + value; }
+  void string(const char* key, const std::string& value) { raw(key, quote(value)); }
+  void number(const char* key, long long value) { raw(key, std::to_string(value)); }
+  std::string end() const { return text.empty() ? "{}" : text + "}"; }
+};
+
+std::string list(const std::vector<std::string>& items) {
+  std::string out = "[";
+  for (const std::string& item : items) out += (out.size() > 1 ? "," : "") + item;
+  return out + "]";
+}
+
+std::string read_all(const char* path) {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  std::string text;
+  char buffer[4096];
+  ssize_t n;
+  while ((n = ::read(fd, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<size_t>(n));
+  ::close(fd);
+  return text;
+}
+
+/// Value of a line "Key:\tvalue" of /proc/self/status.
+std::string status_value(const std::string& status, const char* key) {
+  const size_t at = status.find(std::string(key) + ":\t");
+  if (at == std::string::npos) return "";
+  const size_t start = at + std::strlen(key) + 2;
+  return status.substr(start, status.find('\n', start) - start);
+}
+
+std::string link_of(const std::string& path) {
+  char target[512];
+  const ssize_t n = ::readlink(path.c_str(), target, sizeof target);
+  return n < 0 ? "" : std::string(target, static_cast<size_t>(n));
+}
+
+std::string open_descriptors() {
+  std::vector<std::string> numbers;
+  for (int fd = 0; fd < 1024; ++fd)
+    if (::fcntl(fd, F_GETFD) >= 0) numbers.push_back(std::to_string(fd));
+  return list(numbers);
+}
+
+std::string limits() {
+  static const char* const names[] = {"CPU",      "FSIZE",  "DATA",    "STACK", "CORE",  "RSS",
+                                      "NPROC",    "NOFILE", "MEMLOCK", "AS",    "LOCKS", "SIGPENDING",
+                                      "MSGQUEUE", "NICE",   "RTPRIO",  "RTTIME"};
+  Json out;
+  for (int i = 0; i < 16; ++i) {
+    rlimit limit{};
+    ::getrlimit(static_cast<__rlimit_resource>(i), &limit);
+    const auto text = [](rlim_t value) { return value == RLIM_INFINITY ? std::string("-1") : std::to_string(value); };
+    out.raw(names[i], list({text(limit.rlim_cur), text(limit.rlim_max)}));
+  }
+  return out.end();
+}
+
+void info() {
+  const std::string status = read_all("/proc/self/status");
+  Json out;
+  out.number("pid", ::getpid());
+  out.number("ppid", ::getppid());
+  out.number("sid", ::getsid(0));
+  uid_t r, e, s;
+  ::getresuid(&r, &e, &s);
+  out.raw("uids", list({std::to_string(r), std::to_string(e), std::to_string(s)}));
+  ::getresgid(&r, &e, &s);
+  out.raw("gids", list({std::to_string(r), std::to_string(e), std::to_string(s)}));
+  gid_t groups[256];
+  const int count = ::getgroups(256, groups);
+  std::vector<std::string> group_texts;
+  for (int i = 0; i < count; ++i) group_texts.push_back(std::to_string(groups[i]));
+  out.raw("groups", list(group_texts));
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  out.number("umask", mask);
+  for (const char* name :
+       {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn"})
+    out.string(name, status_value(status, name));
+  char cwd[4096] = "";
+  out.string("cwd", ::getcwd(cwd, sizeof cwd) == nullptr ? "" : cwd);
+  utsname host{};
+  ::uname(&host);
+  out.string("hostname", host.nodename);
+  out.string("domainname", host.domainname);
+  out.string("machine", host.machine);
+  std::vector<std::string> env;
+  for (char** entry = environ; *entry != nullptr; ++entry) env.push_back(quote(*entry));
+  out.raw("env", list(env));
+  out.raw("fds", open_descriptors());
+  out.raw("rlimits", limits());
+  Json namespaces;
+  for (const char* name : {"user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"})
+    namespaces.string(name, link_of(std::string("/proc/self/ns/") + name));
+  out.raw("ns", namespaces.end());
+  out.string("uid_map", read_all("/proc/self/uid_map"));
+  out.string("gid_map", read_all("/proc/self/gid_map"));
+  out.string("setgroups", read_all("/proc/self/setgroups"));
+  out.string("cgroup", read_all("/proc/self/cgroup"));
+  out.string("oom_score_adj", read_all("/proc/self/oom_score_adj"));
+  out.string("comm", read_all("/proc/self/comm"));
+  out.number("tty", ::isatty(0));
+  out.number("nice", ::getpriority(PRIO_PROCESS, 0));
+  out.number("policy", ::sched_getscheduler(0));
+  out.number("ioprio", ::syscall(SYS_ioprio_get, 1, 0));
+  out.number("personality", ::personality(0xffffffff));
+  int death_signal = 0;
+  ::prctl(PR_GET_PDEATHSIG, &death_signal);
+  out.number("pdeathsig", death_signal);
+  timespec boot{};
+  ::clock_gettime(CLOCK_BOOTTIME, &boot);
+  out.number("boottime", boot.tv_sec);
+  std::printf("%s\n", out.end().c_str());
+}
+
+void report(long result) {
+  if (result >= 0)
+    std::printf("ok\n");
+  else
+    std::printf("errno %d %s: %s\n", errno, strerrorname_np(errno), std::strerror(errno));
+}
+
+void stat_path(const char* path, bool follow) {
+  struct stat info {};
+  if ((follow ? ::stat(path, &info) : ::lstat(path, &info)) < 0) return report(-1);
+  Json out;
+  const char* type = S_ISDIR(info.st_mode)    ? "dir"
+                     : S_ISREG(info.st_mode)  ? "file"
+                     : S_ISLNK(info.st_mode)  ? "link"
+                     : S_ISCHR(info.st_mode)  ? "char"
+                     : S_ISBLK(info.st_mode)  ? "block"
+                     : S_ISFIFO(info.st_mode) ? "fifo"
+                                              : "socket";
+  out.string("type", type);
+  out.number("mode", info.st_mode & 07777);
+  out.number("uid", info.st_uid);
+  out.number("gid", info.st_gid);
+  out.number("size", info.st_size);
+  out.number("major", major(info.st_rdev));
+  out.number("minor", minor(info.st_rdev));
+  if (S_ISLNK(info.st_mode)) out.string("target", link_of(path));
+  std::printf("%s\n", out.end().c_str());
+}
+
+void cat(const char* path) {
+  const int fd = std::strcmp(path, "-") == 0 ? 0 : ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return report(-1);
+  std::fflush(stdout);
+  char buffer[65536];
+  ssize_t n;
+  while ((n = ::read(fd, buffer, sizeof buffer)) > 0)
+    if (::write(1, buffer, static_cast<size_t>(n)) != n) break;
+  if (n < 0) report(-1);
+  if (fd != 0) ::close(fd);
+}
+
+void write_path(const char* path, const std::string& text, int flags) {
+  const int fd = ::open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+  if (fd < 0) return report(-1);
+  const ssize_t n = ::write(fd, text.data(), text.size());
+  report(n);
+  ::close(fd);
+}
+
+void ls(const char* path) {
+  DIR* dir = ::opendir(path);
+  if (dir == nullptr) return report(-1);
+  std::vector<std::string> names;
+  while (const dirent* entry = ::readdir(dir))
+    if (std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
+      names.push_back(quote(entry->d_name));
+  ::closedir(dir);
+  std::printf("%s\n", list(names).c_str());
+}
+
+volatile sig_atomic_t g_signal = 0;
+void note_signal(int signal) { g_signal = signal; }
+
+/// Waits for a signal and ends with its number.
+[[noreturn]] void wait_for_signal() {
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) ::sigaction(signal, &action, nullptr);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  while (g_signal == 0) ::pause();
+  std::_Exit(g_signal);
+}
+
+/// Calls that filters, capabilities or namespaces may refuse.
+long try_call(const std::string& name) {
+  if (name == "unshare-user") return ::unshare(CLONE_NEWUSER);
+  if (name == "unshare-mount") return ::unshare(CLONE_NEWNS);
+  if (name == "mount-tmpfs") return ::mount("none", "/tmp", "tmpfs", 0, "");
+  if (name == "remount-root") return ::mount("", "/", nullptr, MS_REMOUNT | MS_BIND, "");
+  if (name == "sethostname") return ::sethostname("renamed", 7);
+  if (name == "chroot") return ::chroot("/tmp");
+  if (name == "mkdir") return ::mkdir("/tmp/made", 0755);
+  if (name == "mknod") return ::mknod("/tmp/node", S_IFCHR | 0600, makedev(1, 3));
+  if (name == "chown") return ::chown("/tmp", 1, 1);
+  if (name == "setuid-1") return ::setuid(1);
+  if (name == "setgroups") {
+    const gid_t group = 1;
+    return ::setgroups(1, &group);
+  }
+  if (name == "personality-32") return ::personality(PER_LINUX32);
+  if (name == "personality-bad") return ::personality(0x1234);
+  if (name == "kexec") return ::syscall(SYS_kexec_load, 0, 0, nullptr, 0);
+  if (name == "bpf") return ::syscall(SYS_bpf, 0, nullptr, 0);
+  if (name == "add-key") return ::syscall(SYS_add_key, "user", "x", "y", 1, -3);
+  if (name == "keyring") return ::syscall(SYS_keyctl, 0, -3, 0);
+  if (name == "reboot") return ::syscall(SYS_reboot, 0, 0, 0, nullptr);
+  if (name == "socket-inet") return ::socket(AF_INET, SOCK_STREAM, 0);
+  if (name == "raw-socket") return ::socket(AF_INET, SOCK_RAW, 1);
+  if (name == "ptmx") return ::open("/dev/ptmx", O_RDWR | O_NOCTTY);
+  if (name == "tty") return ::open("/dev/tty", O_RDWR);
+  if (name == "nice") return ::setpriority(PRIO_PROCESS, 0, -5);
+  errno = EINVAL;
+  return -1;
+}
+
+void terminal_size() {
+  winsize size{};
+  if (::ioctl(0, TIOCGWINSZ, &size) < 0) return report(-1);
+  std::printf("%d %d\n", size.ws_row, size.ws_col);
+}
+
+/// Leaves a process behind that only the death of the PID namespace ends.
+void background(const char* seconds) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (int fd = 0; fd < 3; ++fd) ::close(fd);
+    ::sleep(static_cast<unsigned>(std::atoi(seconds)));
+    ::_exit(0);
+  }
+  std::printf("%d\n", child);
+}
+
+/// Runs one verb; false when it is not known.
+bool run(const std::vector<std::string>& words) {
+  const std::string& verb = words[0];
+  const auto argument = [&](size_t i) { return i < words.size() ? words[i].c_str() : ""; };
+  if (verb == "info")
+    info();
+  else if (verb == "cat")
+    cat(argument(1));
+  else if (verb == "ls")
+    ls(argument(1));
+  else if (verb == "stat")
+    stat_path(argument(1), true);
+  else if (verb == "lstat")
+    stat_path(argument(1), false);
+  else if (verb == "write")
+    write_path(argument(1), argument(2), O_CREAT | O_TRUNC);
+  else if (verb == "overwrite")
+    write_path(argument(1), argument(2), 0);
+  else if (verb == "mkdir")
+    report(::mkdir(argument(1), 0755));
+  else if (verb == "try")
+    report(try_call(argument(1)));
+  else if (verb == "winsize")
+    terminal_size();
+  else if (verb == "background")
+    background(argument(1));
+  else if (verb == "echo")
+    std::printf("%s\n", argument(1));
+  else if (verb == "error")
+    std::fprintf(stderr, "%s\n", argument(1));
+  else if (verb == "sleep")
+    ::usleep(static_cast<useconds_t>(std::atof(argument(1)) * 1e6));
+  else if (verb == "exit")
+    std::exit(std::atoi(argument(1)));
+  else if (verb == "kill")
+    ::kill(::getpid(), std::atoi(argument(1)));
+  else if (verb == "wait")
+    wait_for_signal();
+  else if (verb == "exec") {
+    std::vector<char*> argv;
+    std::vector<std::string> rest(words.begin() + 1, words.end());
+    for (std::string& word : rest) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    std::fflush(stdout);
+    ::execv(argv[0], argv.data());
+    report(-1);
+  } else {
+    return false;
+  }
+  std::fflush(stdout);
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<std::string> words;
+  for (int i = 1; i <= argc; ++i) {
+    if (i < argc && std::strcmp(argv[i], ";") != 0) {
+      words.emplace_back(argv[i]);
+      continue;
+    }
+    if (!words.empty() && !run(words)) {
+      std::fprintf(stderr, "probe: unknown verb %s\n", words[0].c_str());
+      return 99;
+    }
+    words.clear();
+  }
+  return 0;
+}

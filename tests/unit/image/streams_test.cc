@@ -1,0 +1,108 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
+#include "image/compression.h"
+#include "image/digest.h"
+
+using kelp::Error;
+using namespace kelp::image;
+
+namespace {
+
+/// Gives a text in small pieces.
+class TextSource : public Source {
+ public:
+  TextSource(std::string text, size_t piece) : text_(std::move(text)), piece_(piece) {}
+  size_t read(void* buffer, size_t size) override {
+    const size_t count = std::min({size, piece_, text_.size() - at_});
+    std::memcpy(buffer, text_.data() + at_, count);
+    at_ += count;
+    return count;
+  }
+
+ private:
+  std::string text_;
+  size_t piece_, at_ = 0;
+};
+
+class TextSink : public Sink {
+ public:
+  void write(const void* data, size_t size) override { text.append(static_cast<const char*>(data), size); }
+  std::string text;
+};
+
+std::string squeeze(const std::string& text, Compression kind) {
+  TextSink out;
+  const auto sink = compress(out, kind);
+  sink->write(text.data(), text.size());
+  sink->finish();
+  return out.text;
+}
+
+std::string expand(const std::string& text, size_t piece, size_t chunk = 1000) {
+  TextSource source(text, piece);
+  const auto plain = decompress(source, "blob");
+  std::string result;
+  std::string buffer(chunk, '\0');
+  while (const size_t got = plain->read(buffer.data(), buffer.size())) result.append(buffer, 0, got);
+  return result;
+}
+
+std::string sample() {
+  std::string text;
+  for (unsigned i = 0; i < 20000; ++i) text += std::to_string(i * 2654435761U);
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("what is compressed comes back, in pieces of any size") {
+  const std::string text = sample();
+  for (const Compression kind : {Compression::none, Compression::gzip, Compression::zstd}) {
+    CAPTURE(compression_name(kind));
+    const std::string small = squeeze(text, kind);
+    CHECK(detect_compression(small) == kind);
+    CHECK(expand(small, 1 << 20) == text);
+    CHECK(expand(small, 777) == text);
+    CHECK(expand(small + small, 4096) == text + text);
+    if (kind != Compression::none) {
+      CHECK(expand(squeeze("", kind), 100).empty());
+      for (const size_t cut : {size_t{1}, size_t{9}, small.size() / 2}) {
+        CHECK_THROWS_AS(expand(small.substr(0, small.size() - cut), 4096), Error);
+      }
+      std::string damaged = small;
+      for (size_t i = 200; i < 260; ++i) damaged[i] = static_cast<char>(damaged[i] ^ 0x55);
+      CHECK_THROWS_AS(expand(damaged, 4096), Error);
+    }
+  }
+  CHECK(expand("", 10).empty());
+  CHECK(expand(squeeze(text, Compression::gzip) + std::string(512, '\0'), 4096) == text);
+}
+
+TEST_CASE("a bomb is refused") {
+  const std::string zeros(100 << 20, '\0');
+  const std::string bomb = squeeze(zeros, Compression::zstd);
+  TextSource source(bomb, 1 << 16);
+  const auto plain = decompress(source, "blob", {.max_ratio = 100});
+  std::string buffer(1 << 20, '\0');
+  CHECK_THROWS_AS(
+      [&] {
+        while (plain->read(buffer.data(), buffer.size()) > 0) {
+        }
+      }(),
+      Error);
+}
+
+TEST_CASE("digests and chain ids") {
+  CHECK(sha256_of("").hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  const std::string a = sha256_of("a").str();
+  const std::string b = sha256_of("b").str();
+  const auto chains = chain_ids({a, b});
+  REQUIRE(chains.size() == 2);
+  CHECK(chains[0] == a.substr(7));
+  CHECK(chains[1] == sha256_of(a + " " + b).hex());
+}

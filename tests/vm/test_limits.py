@@ -1,0 +1,160 @@
+"""Limits where they can be had: on a machine with systemd and cgroup v2, by a systemd scope and in a delegated unit.
+
+The machine is the one of machine.py; it boots once for all tests here.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import machine  # noqa: E402
+from harness import needs, programs  # noqa: E402
+
+CONTAINER = "kelp run --rm --network none"
+# As ssh gives it, as a unit of the user manager has it, and as cron has it: linger gives all three a manager to ask.
+MODES = ("session", "unit", "bare")
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory, busybox_archive):
+    needs.need("test-machine")
+    place = tmp_path_factory.mktemp("machine")
+    for name in ("kelp", "kelp-oci", "kelp-monitor", "kelp-image", "kelp-init"):
+        subprocess.run(["strip", "-o", str(place / name), programs.program(name)], check=True)
+    shutil.copy(busybox_archive, place / "busybox.tar")
+    with machine.Machine(machine.disk(needs.cache_dir()), place) as made:
+        if "memory" not in made.run("cat /sys/fs/cgroup/cgroup.controllers", "root").out.split():
+            needs.skip("test-machine", "its kernel has no memory controller")
+        assert made.run("kelp load -q -i /opt/kelp/busybox.tar", "bare").status == 0
+        yield made
+
+
+@pytest.fixture
+def run(rig):
+    """Runs a script in the machine and says all of it when the test fails; no container, group or unit is left."""
+    def call(script, mode="session", status=0):
+        done = rig.run(script, mode)
+        print(f"--- {mode}: {script}\nexit {done.status}\n{done.out}{done.err}")
+        assert done.status == status
+        return done
+
+    yield call
+    left = rig.run("kelp rm -f -a -t 0 >/dev/null; sleep 1; find /sys/fs/cgroup -name 'kelp*'; "
+                   "systemctl --user list-units --all --no-legend 'kelp*'; pgrep -l kelp", "session")
+    assert left.out == "", f"left in the machine:\n{left.out}{left.err}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_limits_are_in_the_files_of_the_kernel(run, mode):
+    files = ["memory.max", "memory.low", "pids.max", "cpu.max"]
+    out = run(f"{CONTAINER} --memory 64m --memory-reservation 32m --pids-limit 50 --cpus 0.5 busybox "
+              f"sh -c 'cd /sys/fs/cgroup; cat {' '.join(files)}'", mode).out.split("\n")
+    assert dict(zip(files, out)) == {"memory.max": str(64 << 20), "memory.low": str(32 << 20), "pids.max": "50",
+                                     "cpu.max": "50000 100000"}
+
+
+def test_what_a_kernel_may_lack(rig, run):
+    """Kernels are built without cpuset and without accounting of swap."""
+    if "cpuset" in rig.run("cat /sys/fs/cgroup/cgroup.controllers", "root").out:
+        assert run(f"{CONTAINER} --cpuset-cpus 0 busybox cat /sys/fs/cgroup/cpuset.cpus").out == "0\n"
+    else:
+        assert "cpuset" in run(f"{CONTAINER} --cpuset-cpus 0 busybox true", status=125).err
+    swap = run(f"{CONTAINER} --memory 64m busybox sh -c 'cat /sys/fs/cgroup/memory.swap.max || :'").out
+    if swap:
+        assert int(swap) == 64 << 20  # as much again
+        assert run(f"{CONTAINER} --memory 64m --memory-swap 64m busybox cat /sys/fs/cgroup/memory.swap.max").out == "0\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_that_is_used_up_ends_in_137(run, mode):
+    run(f"{CONTAINER} --memory 24m busybox tail /dev/zero", mode, status=137)
+
+
+def test_the_oom_killer_is_told_of(run):
+    out = run("kelp run --name oom --network none --memory 24m busybox tail /dev/zero; "
+              "kelp inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}' oom").out
+    assert out == f"true 137 {24 << 20}\n"
+
+
+def test_processes_beyond_the_limit_are_refused(run):
+    done = run(f"{CONTAINER} --pids-limit 8 busybox sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done'", status=2)
+    assert "can't fork" in done.err
+
+
+def test_a_default_limit_of_processes(run):
+    assert run(f"{CONTAINER} busybox cat /sys/fs/cgroup/pids.max").out == "2048\n"
+    assert run(f"{CONTAINER} --pids-limit -1 busybox cat /sys/fs/cgroup/pids.max").out == "max\n"
+
+
+def test_zero_is_no_limit(run):
+    assert run(f"{CONTAINER} --memory 0 --cpus 0 busybox sh -c 'cd /sys/fs/cgroup; cat memory.max cpu.max'").out == \
+        "max\nmax 100000\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pause_stops_it_and_unpause_lets_it_go_on(run, mode):
+    run("kelp run -d --name p --network none busybox sh -c 'while :; do echo; sleep 0.1; done'", mode)
+    out = run("kelp pause p; kelp inspect -f '{{.State.Status}}' p; kelp logs p | wc -l; sleep 1; kelp logs p | wc -l; "
+              "kelp exec p true; echo $?; kelp unpause p; sleep 1; kelp logs p | wc -l; "
+              "kelp inspect -f '{{.State.Status}}' p", mode).out.split()
+    name, status, before, still, refused, again, after, running = out
+    assert (name, status, again, running) == ("p", "paused", "p", "running")
+    assert before == still and refused == "125" and int(after) > int(still)
+
+
+def test_a_paused_container_can_be_removed(run):
+    run("kelp run -d --name p --network none busybox sleep 1000; kelp pause p; kelp rm -f -t 0 p")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exec_is_in_the_group_of_the_container(run, mode):
+    run("kelp run -d --name e --network none --memory 32m busybox sleep 1000; kelp exec -d e sleep 2000", mode)
+    groups = run("sleep 1; for pid in $(pgrep -x sleep); do cat /proc/$pid/cgroup; done | grep kelp- | sort | uniq -c",
+                 mode).out.split()
+    assert groups[0] == "2" and groups[1].endswith(".scope/container") and len(groups) == 2
+    assert run("kelp exec e cat /proc/self/cgroup", mode).out == "0::/\n"
+    run("kelp exec e tail /dev/zero", mode, status=137)
+
+
+def test_many_starts_at_once_are_each_in_their_group(run):
+    out = run("for i in 1 2 3 4 5 6; do kelp run -d --name c$i --network none --memory 32m busybox sleep 1000 & done; "
+              "wait; for i in 1 2 3 4 5 6; do cat /proc/$(kelp inspect -f '{{.State.Pid}}' c$i)/cgroup; done").out.split()
+    groups = [line for line in out if line.startswith("0::")]
+    assert len(groups) == len(set(groups)) == 6 and all(group.endswith(".scope/container") for group in groups)
+
+
+def test_a_container_that_is_started_again_keeps_its_limits(run):
+    run("kelp run -d --name r --network none --restart on-failure:2 --memory 32m "
+        "busybox sh -c 'cat /sys/fs/cgroup/memory.max; exit 1'; kelp wait r")
+    assert set(run("sleep 2; kelp logs r").out.split()) == {str(32 << 20)}
+
+
+def test_without_cgroups_a_limit_is_refused(run):
+    done = run(f"{CONTAINER} --cgroups disabled --memory 32m busybox true", status=125)
+    assert "--memory" in done.err and "--cgroups" in done.err
+    assert ".scope" not in run(f"{CONTAINER} --cgroups disabled --cgroupns host busybox cat /proc/self/cgroup",
+                               "unit").out
+
+
+def test_groups_of_ones_own_in_a_delegated_unit(run):
+    """Its own group holds processes, so it gives no controllers and must stay as it is; the one above it is ours too."""
+    own = "/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)"
+    out = run(f"for i in 1 2; do kelp --cgroup-manager cgroupfs run --rm --network none --memory 32m busybox "
+              f"cat /sys/fs/cgroup/memory.max; done; cat {own}/cgroup.type; sleep 1", "unit").out.split("\n")
+    assert out[:3] == [str(32 << 20), str(32 << 20), "domain"]
+    # The pause: a unit that ends takes a monitor along that is still clearing up in it.
+    run("kelp --cgroup-manager cgroupfs run --rm --network none busybox true && sleep 1", "unit")
+
+
+def test_a_group_that_is_not_ours_is_refused_with_the_reason(run):
+    done = run("kelp --cgroup-manager cgroupfs run --rm --network none --memory 32m busybox true", "bare", status=125)
+    assert "is not writable" in done.err and "hint: " in done.err
+
+
+def test_info_names_the_manager(run):
+    assert run("kelp info -f '{{.Host.CgroupManager}} {{.Host.CGroupsVersion}}'").out == "systemd v2\n"
