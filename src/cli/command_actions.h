@@ -12,6 +12,7 @@ Action define_container_inspect(OptionSet& options);
 Action define_container_prune(OptionSet& options);
 Action define_cp(OptionSet& options);
 Action define_create(OptionSet& options);
+Action define_doctor(OptionSet& options);
 Action define_dump_options(OptionSet& options);
 Action define_exec(OptionSet& options);
 Action define_export(OptionSet& options);

@@ -57,6 +57,7 @@ constexpr Command kCommands[] = {
 
     {"inspect", "", kSystem, "print all about containers, images or volumes as JSON", define_inspect},
     {"info", "system info", kSystem, "show what the host offers and where things are kept", define_info},
+    {"doctor", "system doctor", kSystem, "look for what this host lacks, and say how to mend it", define_doctor},
     {"version", "", kSystem, "show the version", define_version},
     {"unshare", "", kSystem, "run a command in the user namespace of the containers", define_unshare},
 

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 
+#include "base/error.h"
 #include "base/owned.h"
 #include "base/program_path.h"
 #include "base/text.h"
@@ -95,6 +96,8 @@ UserNamespaceFacts find_userns(const GlobalOptions&) {
   return facts;
 }
 
+sys::NamespaceTrial find_trial(const GlobalOptions&) { return sys::try_namespaces(); }
+
 bool can_open(const char* path) { return Fd(::open(path, O_RDWR | O_CLOEXEC)).valid(); }
 bool find_tun(const GlobalOptions&) { return can_open("/dev/net/tun"); }
 bool find_fuse(const GlobalOptions&) { return can_open("/dev/fuse"); }
@@ -106,6 +109,45 @@ std::string find_host_name(const GlobalOptions&) {
 }
 
 int find_cpus(const GlobalOptions&) { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
+
+/// In a chroot the kernel refuses user namespaces: nothing is mounted at what we see as the root.
+bool in_chroot() {
+  for (const sys::MountInfo& mount : sys::read_mountinfo())
+    if (mount.mount_point == "/") return false;
+  return true;
+}
+
+constexpr const char* kOuterFlags =
+    "start the outer container with --security-opt seccomp=unconfined (Docker also wants "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)";
+
+/// Who refused, by what can be seen from here, and what lifts it.
+void explain_refusal(const HostFacts& host, int code, const char* what, UserNamespaceState& state) {
+  const sys::NamespaceTrial& trial = host.trial.get();
+  const UserNamespaceFacts& files = host.userns.get();
+  if (files.level == UserNamespaceLevel::none) {  // a sysctl says so
+    state.why = files.why;
+    state.hint = files.hint;
+  } else if (code == ENOSPC || code == EUSERS) {
+    state.why = fmt::format("{}: too many namespaces", what);
+    state.hint = "sudo sysctl user.max_user_namespaces=31000";
+  } else if (!trial.label.empty() || (host.security.get().apparmor_restricts_userns && !sys::is_filtered())) {
+    state.why = trial.label.empty() ? fmt::format("AppArmor refuses {}", what)
+                                    : fmt::format("AppArmor refuses {} (label {})", what, printable(trial.label));
+    state.hint =
+        "contrib/quickstart installs a profile for kelp; or for all programs: "
+        "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0";
+  } else if (sys::is_filtered()) {
+    state.why = fmt::format("a seccomp filter refuses {}: {}", what, errno_text(code));
+    state.hint = kOuterFlags;
+  } else if (in_chroot()) {
+    state.why = fmt::format("{}: in a chroot the kernel refuses it", what);
+    state.hint = "enter the directory with systemd-nspawn or bwrap in place of chroot";
+  } else {
+    state.why = fmt::format("{}: {}", what, errno_text(code));
+    state.hint = is_nested() ? kOuterFlags : "sudo sysctl user.max_user_namespaces=15000; see also the kernel's log";
+  }
+}
 
 std::string home_of_caller() {
   const char* home = std::getenv("HOME");
@@ -127,11 +169,45 @@ HostFacts::HostFacts(const std::shared_ptr<const GlobalOptions>& options)
       slirp4netns_version(options, find_slirp_version),
       security(options, find_security),
       userns(options, find_userns),
+      trial(options, find_trial),
       tun(options, find_tun),
       fuse(options, find_fuse),
       host_name(options, find_host_name),
       cpus(options, find_cpus) {
   if (user_name.empty()) user_name = std::to_string(uid);
+}
+
+UserNamespaceState user_namespace_state(const HostFacts& host) {
+  UserNamespaceState state;
+  const sys::NamespaceTrial& trial = host.trial.get();
+  const std::string others = fmt::format("a {} namespace", trial.other);
+  const std::pair<int, const char*> steps[] = {{trial.userns, "a user namespace"},
+                                               {trial.map, "the id map of a user namespace"},
+                                               {trial.mount, "mounts in a user namespace"},
+                                               {trial.others, others.c_str()}};
+  for (const auto& [code, what] : steps) {
+    if (code == 0) continue;
+    state.level = UserNamespaceLevel::none;
+    explain_refusal(host, code, what, state);
+    return state;
+  }
+  const UserNamespaceFacts& files = host.userns.get();
+  if (files.level == UserNamespaceLevel::single_id) {
+    state.level = files.level;
+    state.why = files.why;
+    state.hint = files.hint;
+  }
+  return state;
+}
+
+const char* level_name(UserNamespaceLevel level) noexcept {
+  return level == UserNamespaceLevel::full ? "full" : level == UserNamespaceLevel::single_id ? "single-id" : "none";
+}
+
+bool is_nested() {
+  const char* variable = std::getenv("container");
+  return (variable != nullptr && *variable != '\0') || ::access("/run/.containerenv", F_OK) == 0 ||
+         ::access("/.dockerenv", F_OK) == 0;
 }
 
 }  // namespace kelp::engine

@@ -10,6 +10,7 @@
 
 #include "cgroup/cgroup.h"
 #include "sys/idmap.h"
+#include "sys/namespace_trial.h"
 
 namespace kelp::engine {
 
@@ -81,13 +82,25 @@ struct HostFacts {
   Lazy<SecurityModules> security;
   /// By files alone (ranges, helper programs); that unshare works shows when it is tried.
   Lazy<UserNamespaceFacts> userns;
-  Lazy<bool> tun;   ///< /dev/net/tun can be opened
-  Lazy<bool> fuse;  ///< /dev/fuse can be opened
+  Lazy<sys::NamespaceTrial> trial;  ///< by trying
+  Lazy<bool> tun;                   ///< /dev/net/tun can be opened
+  Lazy<bool> fuse;                  ///< /dev/fuse can be opened
   Lazy<std::string> host_name;
   Lazy<int> cpus;
 
  private:
   explicit HostFacts(const std::shared_ptr<const GlobalOptions>& options);
 };
+
+/// At which level user namespaces work here, by files and by trying: for people who ask, and after a failure.
+struct UserNamespaceState {
+  UserNamespaceLevel level = UserNamespaceLevel::full;
+  std::string why, hint;  ///< "" with the full level
+};
+UserNamespaceState user_namespace_state(const HostFacts& host);
+const char* level_name(UserNamespaceLevel level) noexcept;  ///< "full", "single-id", "none"
+
+/// This process runs in a container of another engine.
+bool is_nested();
 
 }  // namespace kelp::engine

@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -13,13 +12,12 @@
 #include "engine/context.h"
 #include "engine/host.h"
 #include "engine/inspect.h"
-#include "engine/session.h"
+#include "engine/storage_probe.h"
 #include "store/containers.h"
 #include "store/images.h"
 #include "sys/lock.h"
-#include "sys/mount_api.h"
 #include "sys/procfs.h"
-#include "sys/xattr_tree.h"
+#include "sys/spawn.h"
 
 namespace kelp::engine {
 namespace {
@@ -91,44 +89,12 @@ Json cgroup_json(Context& context, Json& host) {
 }
 
 Json userns_json(Context& context) {
-  const UserNamespaceFacts& facts = context.host().userns.get();
+  const UserNamespaceState state = user_namespace_state(context.host());
   Json json;
-  json["level"] = facts.level == UserNamespaceLevel::full        ? "full"
-                  : facts.level == UserNamespaceLevel::single_id ? "single-id"
-                                                                 : "none";
-  if (!facts.why.empty()) json["reason"] = facts.why;
-  if (!facts.hint.empty()) json["hint"] = facts.hint;
+  json["level"] = level_name(state.level);
+  if (!state.why.empty()) json["reason"] = state.why;
+  if (!state.hint.empty()) json["hint"] = state.hint;
   return json;
-}
-
-/// Mounts an overlay in a scratch directory of the store, in S, and takes it away again: "" or why it does not work.
-std::string overlay_problem(Context& context) {
-  std::string scratch = context.layout.data + "/.probe-XXXXXX";
-  if (::mkdtemp(scratch.data()) == nullptr) throw_errno("make a directory in {}", context.layout.data);
-  std::string problem;
-  try {
-    problem = ask_in_userns(context, [&scratch]() -> std::string {
-      for (const char* part : {"/lower", "/upper", "/work"}) {
-        if (::mkdir((scratch + part).c_str(), 0700) != 0) return "cannot make a directory";
-      }
-      std::string failure;
-      try {
-        sys::OverlayPlan plan;
-        plan.lowers = {scratch + "/lower"};
-        plan.upper = scratch + "/upper";
-        plan.work = scratch + "/work";
-        const sys::MountFd mounted = sys::overlay(plan);
-      } catch (const Error& error) {
-        failure = error.message();
-      }
-      sys::remove_tree_at(AT_FDCWD, scratch.c_str());
-      return failure;
-    });
-  } catch (const Error& error) {
-    problem = error.message();
-  }
-  ::rmdir(scratch.c_str());
-  return problem;
 }
 
 /// storage  is given how root file systems are put together, and why so.
@@ -156,20 +122,16 @@ Json store_json(Context& context, Json& storage) {
   json["graphDriverName"] = "overlay";
   json["graphOptions"] = Json::object();
   json["graphRoot"] = layout.data;
-  struct statvfs space {};
-  if (::statvfs(layout.data.c_str(), &space) == 0) {
-    json["graphRootAllocated"] = static_cast<std::uint64_t>(space.f_blocks) * space.f_frsize;
-    json["graphRootUsed"] = static_cast<std::uint64_t>(space.f_blocks - space.f_bfree) * space.f_frsize;
-  }
-  const std::string problem = overlay_problem(context);
-  const char* driver = problem.empty()                                                        ? "overlay"
-                       : context.host().fuse.get() && !find_in_path("fuse-overlayfs").empty() ? "fuse-overlayfs"
-                                                                                              : "copy";
-  json["graphStatus"] = {{"Native Overlay Diff", problem.empty() ? "true" : "false"}};
-  storage = {{"driver", driver},
+  const StorageFacts facts = probe_storage(context);
+  json["graphRootAllocated"] = facts.total;
+  json["graphRootUsed"] = facts.total - facts.free;
+  const std::string& problem = facts.overlay_problem;
+  json["graphStatus"] = {{"Backing Filesystem", facts.filesystem},
+                         {"Native Overlay Diff", problem.empty() ? "true" : "false"}};
+  storage = {{"driver", facts.driver},
              {"reason", problem.empty() ? "a native overlay with extended attributes of the user works in graphRoot"
                                         : "no native overlay in graphRoot: " + problem}};
-  if (std::string_view(driver) == "copy")
+  if (facts.driver == "copy")
     storage["hint"] = "install fuse-overlayfs, with access to /dev/fuse: without it every container copies its image";
   json["imageStore"] = {{"number", store::list_images(layout).size()}};
   json["runRoot"] = layout.run;
@@ -272,6 +234,7 @@ Json host_info(Context& context) {
   host["levels"] = {{"userNamespace", userns_json(context)},
                     {"cgroups", std::move(limits)},
                     {"storage", std::move(storage)},
+                    {"ownProc", facts.trial.get().proc == 0},
                     {"tun", facts.tun.get()}};
 
   Json json;

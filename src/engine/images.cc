@@ -386,4 +386,17 @@ std::string import_image(Context& context, const ImportOptions& options, const P
   return document.at("images").at(0).value("id", "");
 }
 
+std::vector<RegistryAnswer> ask_registries(Context& context, const std::vector<std::string>& names) {
+  ImageCall call;
+  call.arguments = {"ping"};
+  call.arguments.insert(call.arguments.end(), names.begin(), names.end());
+  const Json result = Json::parse(run_image_program(context, call), nullptr, false);
+  std::vector<RegistryAnswer> answers;
+  if (!result.is_object() || !result.contains("registries")) throw_error("{} gave no answer", kProgram);
+  for (const Json& entry : result["registries"])
+    answers.push_back(
+        {entry.value("name", ""), entry.value("text", ""), entry.value("problem", ""), entry.value("hint", "")});
+  return answers;
+}
+
 }  // namespace kelp::engine

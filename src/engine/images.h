@@ -83,4 +83,13 @@ struct ImportOptions {
 /// `kelp import`: the id of the new image.
 std::string import_image(Context& context, const ImportOptions& options, const ProgressFn& progress = {});
 
+/// What a registry said when it was greeted.
+struct RegistryAnswer {
+  std::string name;           ///< "docker.io"
+  std::string text;           ///< "https, asks for a login"
+  std::string problem, hint;  ///< "" = reachable
+};
+/// Greets the named registries, without any those that short names are looked for in (registries.conf).
+std::vector<RegistryAnswer> ask_registries(Context& context, const std::vector<std::string>& names);
+
 }  // namespace kelp::engine

@@ -109,16 +109,10 @@ std::optional<Fd> find_by_monitors(Context& context) {
 
 /// Why a user namespace could not be made, in words, with the command that lifts it.
 [[noreturn]] void explain_refusal(Context& context, SysError& error) {
-  const auto& facts = context.host().userns.get();
   error.add_context("make a user namespace");
-  if (error.code() == ENOSPC || error.code() == EUSERS)
-    error.with_hint("too many namespaces: sudo sysctl user.max_user_namespaces=31000");
-  else if (!facts.hint.empty())
-    error.with_hint(facts.hint);
-  else if (context.host().security.get().apparmor_restricts_userns)
-    error.with_hint(
-        "AppArmor keeps user namespaces from programs without a profile: run contrib/quickstart, which installs one");
-  throw SysError(error);
+  const UserNamespaceState state = user_namespace_state(context.host());
+  if (state.level == UserNamespaceLevel::none) throw Error(state.why).with_hint(state.hint);
+  throw SysError(error);  // it works now: the tables were full for a moment
 }
 
 /// A child in a new user namespace with the wanted maps; it waits for `go`, a byte on the pipe, and ends on its close.
@@ -148,7 +142,7 @@ sys::Child make_userns(Context& context, const UsernsClone& options, const std::
         },
         clone_options);
   } catch (SysError& error) {
-    if (error.code() == EPERM || error.code() == ENOSPC || error.code() == EUSERS) explain_refusal(context, error);
+    if (error.code() != EAGAIN && error.code() != ENOMEM) explain_refusal(context, error);
     throw;
   }
 }

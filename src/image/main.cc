@@ -28,6 +28,7 @@ constexpr image::Verb kVerbs[] = {
     {"unpack", "", "", &image::verb_unpack, true},
     {"import", "change message os arch variant", "", &image::verb_import, true},
     {"pack", "root-link owners", "overlay", &image::verb_pack, false},
+    {"ping", "cert-dir tls-verify", "", &image::verb_ping, false},
     {"save", "format o", "compress multi-image-archive", &image::verb_save, false},
 };
 

@@ -112,6 +112,14 @@ void Registry::connect() {
   }
 }
 
+HttpResponse Registry::greet() {
+  connect();
+  HttpRequest request;
+  request.url = base_ + "/v2/";
+  request.tls = tls_;
+  return http_.send(request);
+}
+
 std::string Registry::authorization() {
   const std::scoped_lock lock(mutex_);
   return authorization_;

@@ -41,6 +41,9 @@ class Registry {
 
   [[nodiscard]] const PullSource& source() const noexcept { return source_; }
 
+  /// The answer to GET /v2/ without credentials: 200 or 401 where a registry listens.
+  HttpResponse greet();
+
   /// reference  a tag or a digest; the answer to a digest is checked against it
   /// returns    nullopt when the registry knows no such manifest
   /// throws     Error: not reachable, not allowed, larger than 4 MiB, not what its digest says

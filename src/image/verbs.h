@@ -65,5 +65,6 @@ std::string verb_unpack(VerbRequest& request);  // load.cc
 std::string verb_save(VerbRequest& request);    // save.cc
 std::string verb_import(VerbRequest& request);  // import.cc
 std::string verb_pack(VerbRequest& request);    // import.cc
+std::string verb_ping(VerbRequest& request);    // ping.cc
 
 }  // namespace kelp::image

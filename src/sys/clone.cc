@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -67,6 +68,23 @@ void Child::kill() noexcept {
 }
 
 namespace detail {
+namespace {
+
+/// Seccomp filters cannot look into the argument of clone3, so container engines say ENOSYS to it and filter clone.
+long old_clone(const clone_args& args, int& pidfd) {
+  if ((args.flags & CLONE_INTO_CGROUP) != 0 || args.flags > UINT32_MAX || (args.flags & CSIGNAL) != 0) {
+    errno = ENOSYS;
+    return -1;
+  }
+  const unsigned long flags = args.flags | args.exit_signal;
+#if defined(__s390__) || defined(__CRIS__)
+  return ::syscall(SYS_clone, 0, flags, &pidfd, 0, 0);
+#else
+  return ::syscall(SYS_clone, flags, 0, &pidfd, 0, 0);
+#endif
+}
+
+}  // namespace
 
 Child clone_process(std::uint64_t flags, const CloneOptions& options) {
   if (!__libc_single_threaded) throw_error("clone: this process has more than one thread");
@@ -83,7 +101,8 @@ Child clone_process(std::uint64_t flags, const CloneOptions& options) {
     args.flags |= CLONE_INTO_CGROUP;
     args.cgroup = static_cast<unsigned>(options.cgroup_fd);
   }
-  const long pid = ::syscall(SYS_clone3, &args, sizeof args);
+  long pid = ::syscall(SYS_clone3, &args, sizeof args);
+  if (pid < 0 && errno == ENOSYS) pid = old_clone(args, pidfd);
   if (pid < 0) throw_errno("clone a process");
   Child child;
   child.pid = static_cast<pid_t>(pid);

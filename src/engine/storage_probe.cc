@@ -1,0 +1,109 @@
+#include "engine/storage_probe.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/error.h"
+#include "base/program_path.h"
+#include "base/text.h"
+#include "engine/context.h"
+#include "engine/host.h"
+#include "engine/session.h"
+#include "sys/mount_api.h"
+#include "sys/procfs.h"
+#include "sys/xattr_tree.h"
+
+namespace kelp::engine {
+namespace {
+
+/// Mounts an overlay in the directory, in S, and takes it away again: "" or why it does not work.
+std::string overlay_problem(Context& context, const std::string& scratch) {
+  try {
+    return ask_in_userns(context, [&scratch]() -> std::string {
+      for (const char* part : {"/lower", "/upper", "/work"}) {
+        if (::mkdir((scratch + part).c_str(), 0700) != 0) return "cannot make a directory";
+      }
+      std::string failure;
+      try {
+        sys::OverlayPlan plan;
+        plan.lowers = {scratch + "/lower"};
+        plan.upper = scratch + "/upper";
+        plan.work = scratch + "/work";
+        const sys::MountFd mounted = sys::overlay(plan);
+        const Fd file(::openat(mounted.get(), "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+        if (!file) throw_errno("write to an overlay");
+      } catch (const Error& error) {
+        failure = error.message();
+      }
+      for (const char* part : {"/lower", "/upper", "/work"}) sys::remove_tree(scratch + part);
+      return failure;
+    });
+  } catch (const Error& error) {
+    return error.message();
+  }
+}
+
+bool has_xattrs(const std::string& directory) {
+  const bool had = ::setxattr(directory.c_str(), "user.kelp.probe", "1", 1, 0) == 0;
+  if (had) ::removexattr(directory.c_str(), "user.kelp.probe");
+  return had;
+}
+
+/// By the device number, for directories of a btrfs subvolume by the longest mount point above.
+std::string filesystem_of(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) < 0) return "";
+  std::string found, best;
+  for (const sys::MountInfo& mount : sys::read_mountinfo()) {
+    if (mount.major == major(info.st_dev) && mount.minor == minor(info.st_dev)) return mount.fs_type;
+    const bool contains =
+        mount.mount_point == "/" || path == mount.mount_point || starts_with(path, mount.mount_point + "/");
+    if (contains && mount.mount_point.size() >= best.size()) {
+      best = mount.mount_point;
+      found = mount.fs_type;
+    }
+  }
+  return found;
+}
+
+bool is_network(const std::string& type) {
+  static constexpr const char* kTypes[] = {"nfs",        "nfs4",           "cifs",     "smb3",  "9p",
+                                           "afs",        "ceph",           "lustre",   "gpfs",  "glusterfs",
+                                           "fuse.sshfs", "fuse.glusterfs", "virtiofs", "beegfs"};
+  return std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes);
+}
+
+}  // namespace
+
+StorageFacts probe_storage(Context& context) {
+  store::prepare(context.layout);
+  StorageFacts facts;
+  std::string scratch = context.layout.data + "/.probe-XXXXXX";
+  if (::mkdtemp(scratch.data()) == nullptr) throw_errno("make a directory in {}", context.layout.data);
+  facts.overlay_problem = overlay_problem(context, scratch);
+  facts.xattrs = has_xattrs(scratch);
+  sys::remove_tree(scratch);
+  facts.fuse_program = find_in_path("fuse-overlayfs");
+  facts.fuse_device = context.host().fuse.get();
+  facts.driver = facts.overlay_problem.empty()                      ? "overlay"
+                 : facts.fuse_device && !facts.fuse_program.empty() ? "fuse-overlayfs"
+                                                                    : "copy";
+  facts.filesystem = filesystem_of(context.layout.data);
+  facts.network = is_network(facts.filesystem);
+  struct statvfs space {};
+  if (::statvfs(context.layout.data.c_str(), &space) == 0) {
+    facts.total = std::uint64_t{space.f_blocks} * space.f_frsize;
+    facts.free = std::uint64_t{space.f_bavail} * space.f_frsize;
+    facts.free_files = space.f_favail;
+  }
+  return facts;
+}
+
+}  // namespace kelp::engine
