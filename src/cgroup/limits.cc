@@ -143,7 +143,7 @@ MissingController explain_missing(std::string_view controller, std::string_view 
   } else if (group.empty()) {
     missing.text =
         fmt::format("{}: no cgroup can be made here, so the controller {} cannot be used", asked, controller);
-    missing.hint = "log in with a systemd user session, or run inside a delegated cgroup: `kelp info` tells more";
+    missing.hint = "log in with a systemd user session, or run inside a delegated cgroup: `kelp doctor` tells more";
   } else {
     missing.text = fmt::format("{}: the cgroup controller {} is not delegated to {}", asked, controller, group);
     missing.hint = fmt::format(

@@ -10,13 +10,14 @@
 #include "engine/create.h"
 #include "engine/remove.h"
 #include "engine/run.h"
+#include "engine/settings.h"
 #include "store/containers.h"
 
 namespace kelp::cli {
 namespace {
 
 struct RunCommand : RunOptions {
-  bool detach = false, sig_proxy = true;
+  bool detach = false, sig_proxy = true, die_with_parent = false;
   std::string detach_keys = "ctrl-p,ctrl-q";
 };
 
@@ -33,6 +34,7 @@ void remove_namesake(Invocation& invocation, const RunOptions& values) {
 store::ContainerRecord create(Invocation& invocation, RunOptions& values) {
   const std::string image = finish_run_options(values, invocation.arguments, invocation.command_line);
   remove_namesake(invocation, values);
+  if (values.config.networks.empty()) values.config.networks = engine::load_settings().networks;
   ProgressView progress(values.quiet);
   return engine::create_container(invocation.context, values.config, image, values.pull, progress.callback());
 }
@@ -42,6 +44,7 @@ engine::StartOptions start_options(const RunCommand& values) {
   engine::StartOptions start;
   start.foreground = !values.detach;
   start.sig_proxy = values.sig_proxy;
+  start.die_with_parent = values.die_with_parent;
   start.detach_keys = values.detach_keys;
   if (values.detach) return start;
   if (values.config.attach.empty()) {
@@ -84,6 +87,8 @@ Action define_run(OptionSet& options) {
   add_run_options(options, *values);
   options.group("Container");
   options.flag("detach,d", values->detach, "run in the background and print the ID");
+  options.flag("die-with-parent", values->die_with_parent,
+               "kill the container when kelp is killed or its caller ends; with --detach: when the caller ends");
   options.flag("sig-proxy", values->sig_proxy, "pass signals on to the process").shows("true");
   options
       .custom(

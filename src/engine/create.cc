@@ -99,6 +99,18 @@ void check_against_root(Context& context, const store::ContainerRecord& record) 
   find_devices(record.config);
 }
 
+/// There is one id. Whoever the process is to be, it is that one under another number: programs that will not run as
+/// root (postgres) do run.
+void name_single_id(Context& context, store::ContainerRecord& record) {
+  if (record.map_key != "single" || !record.uid_map.empty()) return;
+  const LayeredRoot root(root_directories(context, record, false));
+  const ResolvedUser user = resolve_user(effective_user(record), {}, root.read("/etc/passwd").value_or(""),
+                                         root.read("/etc/group").value_or(""));
+  if (user.uid == 0 && user.gid == 0) return;
+  record.uid_map = {{user.uid, 0, 1}};
+  record.gid_map = {{user.gid, 0, 1}};
+}
+
 void write_id_file(const std::string& path, const std::string& id) {
   const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd && errno == EEXIST)
@@ -196,6 +208,7 @@ store::ContainerRecord create_container(Context& context, const store::Container
     record.config.rootfs = full_rootfs(config.rootfs);
   }
   check_against_root(context, record);
+  name_single_id(context, record);
   record.config.mounts = resolve_mount_requests(context, config, record.image.volumes);
   record.ports = resolve_ports(config, network, record.image.exposed_ports);
 

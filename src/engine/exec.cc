@@ -104,9 +104,11 @@ std::string make_process(Context& context, const store::ContainerRecord& record,
   }
   if (!request.user.empty()) {
     const ResolvedUser user = find_user(context, record, request.user);
-    process.user.uid = user.uid;
-    process.user.gid = user.gid;
-    process.user.additional_gids = user.groups;
+    if (record.map_key != "single") {  // where there is one id, it is that of the container
+      process.user.uid = user.uid;
+      process.user.gid = user.gid;
+      process.user.additional_gids = user.groups;
+    }
     set_variable(process.env, "HOME=" + user.home);
   }
   for (const auto& line : request.env) set_variable(process.env, line);

@@ -346,6 +346,7 @@ void Builder::linux_rest() {
   out.linux_.seccomp = std::move(filter);
   out.annotations = config.annotations;
   out.annotations.emplace("io.container.manager", "kelp");
+  out.annotations.emplace("io.kelp.shared-proc", "allowed");
   if (!record.image.stop_signal.empty())
     out.annotations.emplace("org.opencontainers.image.stopSignal", record.image.stop_signal);
 }

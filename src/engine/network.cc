@@ -56,12 +56,14 @@ store::Strings slirp_command(Context& context, const NetworkMode& mode) {
   const std::string& program = context.host().slirp4netns.get().path;
   if (program.empty()) {
     Error error("the default network needs slirp4netns, which was not found in PATH");
-    error.with_hint("install the package slirp4netns, or run with --network none or --network host");
+    error.with_hint("install the package slirp4netns, or run with --network none or host (`kelp doctor` tells more)");
     throw error;
   }
   if (!context.host().tun.get()) {
     Error error("the default network needs /dev/net/tun, which cannot be opened here");
-    error.with_hint("sudo modprobe tun; inside another container: give it --device /dev/net/tun; or --network host");
+    error.with_hint(fmt::format("{}; or --network none, or host (for good: `network.default = \"host\"` in kelp.toml)",
+                                is_nested() ? "start the outer container with --device /dev/net/tun"
+                                            : "sudo modprobe tun && sudo chmod 0666 /dev/net/tun"));
     throw error;
   }
   store::Strings argv = {program, "--configure", fmt::format("--mtu={}", mode.mtu), "--enable-sandbox",

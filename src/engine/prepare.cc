@@ -344,6 +344,9 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   input.host_network = plan.network.mode.kind == NetworkMode::Kind::host;
   input.host_has_mqueue = ::access("/dev/mqueue", F_OK) == 0;
   input.single_id = plan.single_id = record.map_key == "single";
+  if (plan.single_id)
+    plan.warnings.push_back(
+        fmt::format("{}: all users of the container are one; kelp doctor tells more", context.host().userns.get().why));
   if (input.single_id) {
     // There is one id: whoever the process was to be, it is that one (see with_faked_ids).
     input.user.uid = input.user.gid = 0;

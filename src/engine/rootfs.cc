@@ -4,9 +4,12 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -14,6 +17,7 @@
 #include "base/log.h"
 #include "base/program_path.h"
 #include "base/text.h"
+#include "cgroup/cgroup.h"
 #include "sys/mount_api.h"
 #include "sys/procfs.h"
 #include "sys/spawn.h"
@@ -48,6 +52,60 @@ void make_upper(const RootfsPlan& plan) {
 
 void make_directory(const std::string& path, mode_t mode) {
   if (::mkdir(path.c_str(), mode) < 0 && errno != EEXIST) throw_errno("make {}", path);
+}
+
+/// Bytes that a tmpfs may hold: half of what is free, here and in our control group; 0 when that is too little to be of
+/// use.
+std::uint64_t tmpfs_room() {
+  constexpr std::uint64_t kLeast = 64U << 20U;
+  std::uint64_t free = 0;
+  const std::string text = sys::try_read_file("/proc/meminfo").value_or("");
+  if (const size_t at = text.find("MemAvailable:"); at != std::string::npos)
+    free = std::strtoull(text.c_str() + at + std::strlen("MemAvailable:"), nullptr, 10) * 1024;
+  const std::string group = cgroup::group_of(0);
+  const auto number = [&](const char* file) {
+    return group.empty() ? std::nullopt : to_int(trim(sys::try_read_file(group + file).value_or("max")), 0);
+  };
+  if (const auto limit = number("/memory.max"))
+    free = std::min(
+        free, static_cast<std::uint64_t>(std::max<std::int64_t>(0, *limit - number("/memory.current").value_or(0))));
+  return free / 2 < kLeast ? 0 : free / 2;
+}
+
+/// The upper directory in memory: for file systems that cannot hold one (an overlay, one without attributes).
+bool mount_on_tmpfs(const RootfsPlan& plan) {
+  const std::uint64_t room = tmpfs_room();
+  if (!plan.volatile_overlay || room == 0) return false;
+  const std::string scratch = plan.directory + "/work";
+  try {
+    const sys::MountFd tmpfs =
+        sys::fs_mount("tmpfs", {{"size", std::to_string(room)}, {"mode", "0700"}}, MOUNT_ATTR_NODEV);
+    if (::fsetxattr(open_dir(fmt::format("/proc/self/fd/{}/.", tmpfs.get())).get(), "user.kelp.probe", "1", 1, 0) < 0)
+      return false;  // kernels before 6.6: an upper directory without them cannot replace a directory
+    const Fd place = open_dir(scratch, O_PATH);
+    sys::move_mount(tmpfs, place.get());
+  } catch (const SysError& error) {
+    log::debug("no tmpfs: {}", error.message());
+    return false;
+  }
+  try {
+    RootfsPlan in_memory = plan;
+    in_memory.directory = scratch;
+    make_upper(in_memory);
+    make_directory(scratch + "/work", 0700);
+    sys::OverlayPlan overlay;
+    overlay.lowers = plan.lowers;
+    overlay.upper = scratch + "/upper";
+    overlay.work = scratch + "/work";
+    overlay.volatile_ = true;
+    const sys::MountFd mount = sys::overlay(overlay);
+    sys::move_mount(mount, open_dir(plan.directory + "/merged", O_PATH).get());
+    return true;
+  } catch (const SysError& error) {
+    log::debug("no overlay over a tmpfs: {}", error.message());
+    ::umount2(scratch.c_str(), MNT_DETACH);
+    return false;
+  }
 }
 
 void mount_overlay(const RootfsPlan& plan) {
@@ -122,7 +180,8 @@ void merge_layer(int layer_fd, int target_fd) {
   ::rewinddir(dir.get());
   while (const dirent* entry = ::readdir(dir.get())) {
     const char* const name = entry->d_name;
-    if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0) continue;
+    if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0 || std::strcmp(name, sys::kOpaqueFile) == 0)
+      continue;
     if (sys::is_whiteout_at(layer_fd, name)) {
       sys::remove_tree_at(target_fd, name);
       continue;
@@ -179,8 +238,10 @@ const char* mount_rootfs(const RootfsPlan& plan) {
   } catch (const SysError& error) {
     if (error.code() == EBUSY || error.code() == ENOENT || error.code() == ENOSPC || error.code() == EIO) throw;
     log::debug("no native overlay: {}", error.message());
+    if (mount_on_tmpfs(plan)) return "overlay on tmpfs";
     if (mount_fuse(plan)) return "fuse-overlayfs";
-    log::warn("neither overlay ({}) nor fuse-overlayfs can be had: the layers are copied", errno_text(error.code()));
+    log::warn("neither overlay ({}) nor fuse-overlayfs can be had, the image is copied: kelp doctor tells more",
+              errno_text(error.code()));
     copy_layers(plan);
     return "copy";
   }

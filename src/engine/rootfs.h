@@ -11,14 +11,15 @@ namespace kelp::engine {
 struct RootfsPlan {
   std::string directory;            ///< containers/<id>: upper, work and merged are made in it
   std::vector<std::string> lowers;  ///< topmost first
-  bool volatile_overlay = false;
+  bool volatile_overlay = false;    ///< the container is thrown away when it ends (--rm)
 };
 
 /// Mounts it at <directory>/merged in the calling process, which is uid 0 of S in a mount namespace of its own and
-/// holds the container's lock. By trying: native overlay, fuse-overlayfs (a child process that lives as long as the
-/// mount), a plain copy of all layers that is kept as the upper directory.
+/// holds the container's lock. By trying: native overlay; for a container that is thrown away a native overlay whose
+/// upper directory is a tmpfs of this session, where there is memory for it; fuse-overlayfs (a child process that lives
+/// as long as the mount); a copy of all layers, by reflink where the file system can, kept as the upper directory.
 ///
-/// returns  how: "overlay", "fuse-overlayfs", "copy"
+/// returns  how: "overlay", "overlay on tmpfs", "fuse-overlayfs", "copy"
 /// throws   SysError of the overlay when nothing worked
 const char* mount_rootfs(const RootfsPlan& plan);
 

@@ -2,12 +2,14 @@
 #include "engine/run.h"
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <optional>
 
 #include "base/error.h"
@@ -17,6 +19,8 @@
 #include "cgroup/limits.h"
 #include "engine/context.h"
 #include "engine/follow.h"
+#include "engine/host.h"
+#include "engine/login_session.h"
 #include "engine/monitor_client.h"
 #include "engine/prepare.h"
 #include "engine/remove.h"
@@ -24,6 +28,7 @@
 #include "engine/session.h"
 #include "store/containers.h"
 #include "sys/lock.h"
+#include "sys/procfs.h"
 #include "sys/safe_path.h"
 #include "sys/signals.h"
 
@@ -105,6 +110,33 @@ void start_required(Context& context, const store::ContainerRecord& record) {
   }
 }
 
+/// In the foreground the container is tied to us, and we to our caller.
+void tie_to_caller(const StartOptions& options, monitor::Plan& plan) {
+  const pid_t caller = ::getppid();
+  if (options.foreground) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != caller) throw_error("the caller has ended already");
+  }
+  plan.caller_pid = options.foreground ? ::getpid() : caller;
+  plan.caller_start = static_cast<std::int64_t>(sys::start_time(plan.caller_pid));
+}
+
+/// One line, and only where it is so: a session manager will take the container with it.
+void warn_of_logout(Context& context, const store::ContainerRecord& record, const std::string& group) {
+  if (!ends_at_logout(group)) return;
+  log::warn("container {} ends when you log out; to let it live: sudo loginctl enable-linger {}", record.name,
+            context.host().user_name);
+}
+
+/// Where namespaces are refused everything fails somewhere: what is told is who refuses, and what lifts it.
+void explain(Context& context, const Error& error) {
+  if (error.code() == 0 && error.message().find("not permitted") == std::string::npos &&
+      error.message().find("denied") == std::string::npos)
+    return;
+  const UserNamespaceState state = user_namespace_state(context.host());
+  if (state.level == UserNamespaceLevel::none) throw Error(state.why).with_hint(state.hint);
+}
+
 FollowOptions follow_options(const store::ContainerRecord& record, const StartOptions& options) {
   FollowOptions follow;
   follow.in = options.attach_stdin && record.config.interactive;
@@ -145,6 +177,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     make_run_directories(context, record.id);
     auto monitor_plan = make_monitor_plan(context, record, plan, group.plan);
     plan_health_check(plan, monitor_plan);
+    if (options.die_with_parent) tie_to_caller(options, monitor_plan);
     const Fd file = plan_file(monitor_plan);
     ask_to_attach(link.get(), streams);
     SessionRequest request;
@@ -177,17 +210,21 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     monitored = true;
     group.group.release();
     session.detach();
-    if (!options.foreground) return {.detached = true};
+    if (!options.foreground) {
+      if (!options.die_with_parent) warn_of_logout(context, record, group.plan.path);
+      return {.detached = true};
+    }
     const FollowResult result = follow(link.get(), pid, streams, *signals);  // 6. streams until it ends
     if (result.lost) throw_error("the monitor of container {} was killed, and the container with it", record.name);
     return {.detached = result.detached, .exit_code = result.code};
-  } catch (const Error&) {
+  } catch (const Error& error) {
     if (!monitored) {
       link.reset();
       far_link.reset();
       lock.unlock();
       if (session.valid()) session.wait();  // it undoes what it has done
       clean_after(context, record);
+      explain(context, error);
     }
     throw;
   }

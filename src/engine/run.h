@@ -12,11 +12,12 @@ struct Context;
 /// foreground   wait for the end of the container; otherwise return once it has been started
 /// sig_proxy    pass signals on to the container (ignored with a terminal)
 /// detach_keys  "ctrl-p,ctrl-q"; "" = none
-/// no_remove    keep a --rm container on a failed start (`start` of a created one)
+/// die_with_parent  the container is killed when this process ends; not in the foreground: when its parent ends
 struct StartOptions {
   bool attach_stdin = false, attach_stdout = false, attach_stderr = false;
   bool foreground = false;
   bool sig_proxy = true;
+  bool die_with_parent = false;
   std::string detach_keys = "ctrl-p,ctrl-q";
 };
 

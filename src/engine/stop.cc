@@ -91,7 +91,7 @@ void stop_without_monitor(const store::RunState& state, const store::ContainerRe
 std::string group_path(const store::ContainerRecord& record, const store::ContainerStatus& status, const char* verb) {
   if (!status.run || status.run->cgroup.empty())
     throw Error(fmt::format("{} container {}: it has no cgroup, so it cannot be frozen", verb, record.name))
-        .with_hint("cgroup v2 with delegation is needed: `kelp info` says what is missing");
+        .with_hint("cgroup v2 with delegation is needed: `kelp doctor` says what is missing");
   return cgroup::v2_mount() + status.run->cgroup;
 }
 

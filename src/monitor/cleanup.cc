@@ -110,10 +110,11 @@ void move_to_trash(const Plan& plan) noexcept {
 
 void clean_up(const Plan& plan) noexcept {
   if (!plan.merged.empty()) {
-    // The mount point may have moved to the trash with its directory.
+    // The mount points may have moved to the trash with their directory; a tmpfs may hold the writable layer.
     const std::string moved = trash_name(plan) + plan.merged.substr(std::min(plan.bundle.size(), plan.merged.size()));
     if (::umount2(plan.merged.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && plan.remove)
       ::umount2(moved.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+    if (plan.remove) ::umount2((trash_name(plan) + "/work").c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
   }
   attempt("remove the run directory", [&] { sys::remove_tree(plan.run_dir); });
   if (!plan.pid_file.empty()) ::unlink(plan.pid_file.c_str());

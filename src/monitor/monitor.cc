@@ -57,6 +57,7 @@ int Monitor::run() {
   loop_.watch(asked_to_end.fd(), POLLIN, [&](short) {
     while (asked_to_end.next()) stop(0, plan_.stop_timeout);
   });
+  watch_caller();
   loop_.run_once(milliseconds(0));  // 1. the starter's greeting, before there is anything to tell it
   try {
     starting_ = true;
@@ -89,6 +90,25 @@ int Monitor::run() {
   }
   finish();  // 6. --rm, tell the exit, then clean up
   return 0;
+}
+
+/// --die-with-parent: whoever it was tied to may have ended before we look.
+void Monitor::watch_caller() {
+  if (plan_.caller_pid == 0) return;
+  const auto end = [this] {
+    stopping_ = true;
+    kill_container();
+  };
+  try {
+    caller_ = sys::pidfd_open(plan_.caller_pid);
+  } catch (const SysError&) {
+    return end();
+  }
+  if (sys::start_time(plan_.caller_pid) != static_cast<std::uint64_t>(plan_.caller_start)) return end();
+  caller_watch_ = loop_.watch(caller_.get(), POLLIN, [this, end](short) {
+    loop_.forget(caller_watch_);
+    end();
+  });
 }
 
 bool Monitor::wait_for(const std::function<bool()>& condition, int limit) {

@@ -53,6 +53,7 @@ class Monitor final : private Control {
   void report_failure(const Error& error);
   void finish();
   void kill_container() noexcept;
+  void watch_caller();
   void network_died();
 
   // health.cc
@@ -79,6 +80,8 @@ class Monitor final : private Control {
   Clients clients_;
   Streams streams_;
   Fd run_dir_;
+  Fd caller_;  ///< pidfd, with --die-with-parent
+  int caller_watch_ = 0;
   Slirp slirp_;
   int starter_ = 0;        ///< client id of the link
   bool starting_ = false;  ///< the first start: it is undone when kelp dies before the gate is open

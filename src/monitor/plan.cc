@@ -45,6 +45,8 @@ void visit(PlanRef& plan, Io&& io) {
   io("health_timeout", plan.health.timeout_ms);
   io("health_start_period", plan.health.start_period_ms);
   io("health_retries", plan.health.retries);
+  io("caller_pid", plan.caller_pid);
+  io("caller_start", plan.caller_start);
   io("remove", plan.remove);
   io("names_dir", plan.names_dir);
   io("trash_dir", plan.trash_dir);

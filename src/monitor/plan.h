@@ -64,6 +64,8 @@ struct Plan {
   int stop_signal = 15;
   unsigned stop_timeout = 10, timeout = 0;  ///< seconds
   HealthPlan health;
+  int caller_pid = 0;             ///< --die-with-parent: the container ends with this process, 0 = it does not
+  std::int64_t caller_start = 0;  ///< its start time, in clock ticks since boot
   // --rm
   bool remove = false;
   std::string names_dir, trash_dir, containers_dir, volumes_dir, lock_path;

@@ -85,7 +85,9 @@ Fd build_root(InitPlan& plan) {
                                       : plan.sources.rootfs.release();
   });
   if (config.process) make_working_dir(root.get(), config.process->cwd);
-  MountContext context{root.get(), plan.namespaces.new_cgroup_ns, config.linux_.mount_label};
+  const auto shared = config.annotations.find("io.kelp.shared-proc");
+  MountContext context{root.get(), plan.namespaces.new_cgroup_ns, config.linux_.mount_label,
+                       shared != config.annotations.end() && shared->second == "allowed"};
   const auto readonly_later = step("mounts", [&] { return apply_mounts(context, plan.mounts, plan.sources); });
   step("devices", [&] { make_devices(root.get(), config.linux_.devices, plan.mounts.own_dev); });
   for (const sys::MountFd& mount : readonly_later) make_readonly(mount.get());

@@ -180,6 +180,11 @@ sys::MountFd fresh_mount(const MountContext& context, const MountOp& op) {
       log::debug("devpts: the group of terminals is not mapped here, it stays the caller's");
       return sys::fs_mount("devpts", without_gid(options), attrs);
     }
+    if (op.fstype == "proc" && refused(error) && context.may_share_proc) {
+      log::warn(
+          "the /proc here is partly covered, so the container sees the processes outside: kelp doctor tells more");
+      return bind_instead(op, "/proc", error);
+    }
     if (op.fstype == "proc" && refused(error))
       error.with_hint(
           "a new /proc is refused where the one outside is partly covered (inside another container): "

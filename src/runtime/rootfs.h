@@ -37,6 +37,9 @@ struct MountContext {
   int root = -1;  ///< borrowed
   bool new_cgroup_ns = false;
   std::string mount_label;
+  /// The annotation io.kelp.shared-proc=allowed: where a /proc of its own is refused (in a container whose /proc is
+  /// partly covered), the container gets the outer one rather than an error.
+  bool may_share_proc = false;
 };
 /// All entries in order. throws Error "mounts[3]: mount proc on /proc: …"
 /// returns  the mounts that become read-only once all that belongs below them is there: a tmpfs starts empty

@@ -80,7 +80,7 @@ void write_with_helpers(pid_t child, const IdMaps& maps) {
   if (no_new_privs())
     error.with_hint("no_new_privs is set on this process, so set-uid helpers cannot work: start kelp outside of it");
   else
-    error.with_hint("compare /etc/subuid and /etc/subgid with the ranges asked for, or run: kelp info");
+    error.with_hint("compare /etc/subuid and /etc/subgid with the ranges asked for: `kelp doctor` tells more");
   throw error;
 }
 

@@ -370,17 +370,30 @@ bool is_whiteout_at(int dirfd, const char* name) {
 }
 
 void make_whiteout_at(int dirfd, const char* name) {
-  if (::mknodat(dirfd, name, S_IFCHR, makedev(0, 0)) < 0) throw_errno("make whiteout {}", printable(name));
+  if (::mknodat(dirfd, name, S_IFCHR, makedev(0, 0)) == 0) return;
+  if (errno != EPERM) throw_errno("make whiteout {}", printable(name));
+  // An overlay takes no device 0:0 into itself. The other form is an empty file with a mark, in a directory with a
+  // mark.
+  const Fd file(::openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file || ::fsetxattr(file.get(), "user.overlay.whiteout", "y", 1, 0) < 0)
+    throw_errno("make whiteout {}", printable(name));
+  if (!is_opaque(dirfd))
+    ::setxattr(fd_path(dirfd).c_str(), "user.overlay.opaque", "x", 1, 0);  // for kernels from 6.7 on
 }
 
 bool is_opaque(int dirfd) {
   char value = 0;
   const Fd readable(::openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  return readable && ::fgetxattr(readable.get(), "user.overlay.opaque", &value, 1) == 1 && value == 'y';
+  if (!readable) return false;
+  if (::fgetxattr(readable.get(), "user.overlay.opaque", &value, 1) == 1) return value == 'y';
+  return errno == EOPNOTSUPP && ::faccessat(readable.get(), kOpaqueFile, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 void make_opaque(int dirfd) {
-  if (::fsetxattr(dirfd, "user.overlay.opaque", "y", 1, 0) < 0) throw_errno("mark a directory opaque");
+  if (::fsetxattr(dirfd, "user.overlay.opaque", "y", 1, 0) == 0) return;
+  if (errno != EOPNOTSUPP) throw_errno("mark a directory opaque");
+  const Fd file(::openat(dirfd, kOpaqueFile, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) throw_errno("mark a directory opaque");
 }
 
 void copy_tree(int from_dirfd, int to_dirfd, const CopyOptions& options) {

@@ -15,8 +15,12 @@ namespace kelp::sys {
 void remove_tree_at(int dirfd, const char* name);
 void remove_tree(const std::string& path);
 
+/// The mark of an opaque directory where there are no extended attributes (such a layer is copied, never mounted).
+inline constexpr const char* kOpaqueFile = ".wh..wh..opq";
+
 /// What overlayfs (userxattr) keeps in a layer beside ordinary files.
-/// whiteout: character device 0:0, or an empty file with user.overlay.whiteout. source: kernel, overlayfs.rst
+/// whiteout: character device 0:0, or (where the layer lies on an overlay, which takes none) an empty file with
+/// user.overlay.whiteout. source: kernel, overlayfs.rst
 bool is_whiteout_at(int dirfd, const char* name);
 void make_whiteout_at(int dirfd, const char* name);
 bool is_opaque(int dirfd);

@@ -114,9 +114,9 @@ def test_a_template_for_each_line(bare_kelp):
 def test_registries_are_asked_only_on_request(bare_kelp, registry):
     assert "registry" not in bare_kelp("doctor").out
     config = bare_kelp.dir / "registries.conf"
-    config.write_text(f'unqualified-search-registries = ["{registry.host}"]\n'
-                      f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n')
+    config.write_text(f'unqualified-search-registries = ["{registry.address}"]\n'
+                      f'[[registry]]\nlocation = "{registry.address}"\ninsecure = true\n')
     out = bare_kelp("doctor", "--registries", env={"CONTAINERS_REGISTRIES_CONF": str(config)}).out
-    assert re.search(rf"^✓ registry {re.escape(registry.host)} +plain HTTP, open to all$", out, re.M), out
+    assert re.search(rf"^✓ registry {re.escape(registry.address)} +plain HTTP, open to all$", out, re.M), out
     out = bare_kelp("doctor", "localhost:1").out
     assert re.search(r"^! registry localhost:1 .*\n +→ ", out, re.M), out

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "store/container_record.h"
+
+namespace kelp::engine {
+
+/// The user's own settings: $XDG_CONFIG_HOME/kelp/kelp.toml. A host without the file has the defaults.
+///
+///     [network]
+///     default = "host"     # what `run` and `create` take where --network is not given
+struct Settings {
+  store::Strings networks;  ///< empty = slirp4netns
+};
+
+/// throws UsageError naming file and line: not TOML, an unknown key, a value of another kind
+Settings load_settings();
+
+}  // namespace kelp::engine
