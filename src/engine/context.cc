@@ -1,6 +1,9 @@
 #include "engine/context.h"
 
+#include <unistd.h>
+
 #include "engine/host.h"
+#include "engine/recover.h"
 
 namespace kelp::engine {
 
@@ -18,7 +21,8 @@ Context make_context(const GlobalOptions& options) {
   Context context;
   context.global = options;
   context.layout = store::resolve(options.root, options.run_root);
-  store::check_version(context.layout);
+  if (store::check_version(context.layout) && ::access(context.layout.run.c_str(), F_OK) < 0)
+    recover_run_directory(context.layout);  // a new login, or somebody has cleaned up
   return context;
 }
 

@@ -303,7 +303,7 @@ void check_limits(Context& context, const store::ContainerConfig& config) {
   const cgroup::Place& place = context.host().cgroup.get().place;
   if (place.manager != cgroup::Manager::none) return;
   Error error(fmt::format("{} cannot be enforced: {}", option, place.reason));
-  error.with_hint(place.hint);
+  error.with_hint(place.hint.empty() ? "`kelp doctor` says how to get a control group" : place.hint);
   throw error;
 }
 

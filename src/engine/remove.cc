@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/network.h"
+#include "engine/recover.h"
 #include "engine/runtime_client.h"
 #include "engine/session.h"
 #include "engine/stop.h"
@@ -67,11 +68,17 @@ void stop_first(Context& context, const ContainerRecord& record, const RemoveOpt
 }
 
 /// The monitor lets go of the lock with its end; whoever else has it (cp, a start) is done soon.
-std::optional<sys::FileLock> lock_container(Context& context, const ContainerRecord& record) {
+std::optional<sys::FileLock> lock_container(Context& context, const ContainerRecord& record,
+                                            const RemoveOptions& options) {
+  constexpr int kLostAfter = 300;  // ms: then it may be a container whose run directory was taken away
   const std::string path = store::container_lock(context.layout, record.id);
   for (int waited = 0; waited < 10'000; waited += 5) {
     if (auto lock = sys::FileLock::try_exclusive(path)) return lock;
     if (!store::find(context.layout, record.id)) return std::nullopt;  // removed meanwhile
+    if (waited == kLostAfter) {
+      recover_run_directory(context.layout);
+      stop_first(context, record, options);
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   throw_error("container {} is in use by another command", record.name);
@@ -113,7 +120,7 @@ void remove_container(Context& context, const ContainerRecord& record, const Rem
     remove_container(context, other, deeper);
   }
   stop_first(context, record, options);
-  auto lock = lock_container(context, record);
+  auto lock = lock_container(context, record, options);
   if (lock) {
     if (runs(context, record)) throw_error("container {} was started again meanwhile", record.name);
     clear_remains(context, record.id);

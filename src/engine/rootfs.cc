@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -35,6 +36,13 @@ Fd open_dir(const std::string& path, int flags = O_RDONLY) {
   return dir;
 }
 
+/// Layers are named through short links.
+Fd open_layer(const std::string& path) {
+  Fd dir(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!dir) throw_errno("open the layer {}", path);
+  return dir;
+}
+
 /// The upper directory's own owner, mode and attributes become those of `/`: they are the top layer's. Made under
 /// another name first, so that a killed start does not leave a root that is 0700.
 void make_upper(const RootfsPlan& plan) {
@@ -43,9 +51,7 @@ void make_upper(const RootfsPlan& plan) {
   sys::remove_tree(fresh);
   if (::mkdir(fresh.c_str(), 0755) < 0) throw_errno("make {}", fresh);
   if (!plan.lowers.empty()) {
-    const Fd from(::open(plan.lowers.front().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!from) throw_errno("open the layer {}", plan.lowers.front());
-    sys::copy_attributes(from.get(), open_dir(fresh).get());
+    sys::copy_attributes(open_layer(plan.lowers.front()).get(), open_dir(fresh).get());
   }
   if (::rename(fresh.c_str(), upper.c_str()) < 0) throw_errno("make {}", upper);
 }
@@ -76,6 +82,9 @@ std::uint64_t tmpfs_room() {
 bool mount_on_tmpfs(const RootfsPlan& plan) {
   const std::uint64_t room = tmpfs_room();
   if (!plan.volatile_overlay || room == 0) return false;
+  // Where layers can have no attributes, what they hide is marked in a way that the kernel does not know.
+  for (const std::string& lower : plan.lowers)
+    if (::getxattr(lower.c_str(), "user.overlay.opaque", nullptr, 0) < 0 && errno == EOPNOTSUPP) return false;
   const std::string scratch = plan.directory + "/work";
   try {
     const sys::MountFd tmpfs =
@@ -108,12 +117,30 @@ bool mount_on_tmpfs(const RootfsPlan& plan) {
   }
 }
 
+/// Without attributes the kernel mounts an overlay all the same, in which no directory can be replaced.
+void need_attributes(const std::string& upper) {
+  const Fd dir = open_dir(upper);
+  struct statfs info {};
+  if (::fstatfs(dir.get(), &info) < 0) throw_errno("look at {}", upper);
+  switch (static_cast<unsigned long>(info.f_type)) {
+    case 0xef53:      // ext4
+    case 0x58465342:  // xfs
+    case 0x9123683e:  // btrfs
+      return;
+    default:
+      break;
+  }
+  if (::fsetxattr(dir.get(), "user.overlay.kelp", "", 0, 0) < 0) throw_errno("set an attribute on {}", upper);
+  ::fremovexattr(dir.get(), "user.overlay.kelp");
+}
+
 void mount_overlay(const RootfsPlan& plan) {
   sys::OverlayPlan overlay;
   overlay.lowers = plan.lowers;
   overlay.upper = plan.directory + "/upper";
   overlay.work = plan.directory + "/work";
   overlay.volatile_ = plan.volatile_overlay;
+  need_attributes(overlay.upper);
   // A volatile mount leaves a mark that refuses every later one.
   if (::access((overlay.work + "/work/incompat").c_str(), F_OK) == 0) sys::remove_tree(overlay.work + "/work/incompat");
   for (int tries = 0;; ++tries) {
@@ -135,10 +162,32 @@ bool is_mounted(const std::string& path) {
   return ::stat(path.c_str(), &here) == 0 && ::stat((path + "/..").c_str(), &above) == 0 && here.st_dev != above.st_dev;
 }
 
+/// true when a whiteout below is a marked file (see sys::make_whiteout_at), which fuse-overlayfs does not know.
+bool has_marked_whiteouts(int dirfd) {
+  char value = 0;
+  const std::string self = fmt::format("/proc/self/fd/{}", dirfd);
+  if (::getxattr(self.c_str(), "user.overlay.opaque", &value, 1) == 1 && value == 'x') return true;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::fdopendir(::fcntl(dirfd, F_DUPFD_CLOEXEC, 0)), ::closedir);
+  while (const dirent* entry = dir ? ::readdir(dir.get()) : nullptr) {
+    if (entry->d_type != DT_DIR || std::strcmp(entry->d_name, ".") == 0 || std::strcmp(entry->d_name, "..") == 0)
+      continue;
+    const Fd below(::openat(dirfd, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (below && has_marked_whiteouts(below.get())) return true;
+  }
+  return false;
+}
+
+bool on_overlay(const std::string& path) {
+  struct statfs info {};
+  return ::statfs(path.c_str(), &info) == 0 && static_cast<unsigned long>(info.f_type) == 0x794c7630;
+}
+
 /// The program stays in the foreground of a child: it becomes the monitor's, and ends with the mount namespace.
 bool mount_fuse(const RootfsPlan& plan) {
   const std::string program = find_in_path("fuse-overlayfs");
   if (program.empty() || ::access("/dev/fuse", R_OK | W_OK) < 0) return false;
+  for (const std::string& lower : plan.lowers)
+    if (on_overlay(lower) && has_marked_whiteouts(open_layer(lower).get())) return false;
   const std::string merged = plan.directory + "/merged";
   sys::SpawnRequest request{.path = program, .argv = {"fuse-overlayfs", "-f", "-o"}};
   request.argv.push_back("lowerdir=" + join(plan.lowers, ":") + ",upperdir=" + plan.directory +
@@ -161,9 +210,7 @@ void copy_layers(const RootfsPlan& plan) {
   if (::access(done.c_str(), F_OK) < 0) {
     const Fd target = open_dir(upper);
     for (auto layer = plan.lowers.rbegin(); layer != plan.lowers.rend(); ++layer) {
-      const Fd from(::open(layer->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-      if (!from) throw_errno("open the layer {}", *layer);
-      merge_layer(from.get(), target.get());
+      merge_layer(open_layer(*layer).get(), target.get());
     }
     const Fd mark(::open(done.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     if (!mark) throw_errno("make {}", done);

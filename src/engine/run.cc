@@ -23,6 +23,7 @@
 #include "engine/login_session.h"
 #include "engine/monitor_client.h"
 #include "engine/prepare.h"
+#include "engine/recover.h"
 #include "engine/remove.h"
 #include "engine/runtime_client.h"
 #include "engine/session.h"
@@ -38,12 +39,13 @@ namespace {
 /// The lock is what keeps a container from being started twice: its monitor holds it until it has ended.
 sys::FileLock lock_stopped(Context& context, const store::ContainerRecord& record) {
   store::refuse_newer_state(context.layout, record.id);
-  for (;;) {
+  for (int tries = 1;; ++tries) {
     auto lock = sys::FileLock::try_exclusive(store::container_lock(context.layout, record.id));
     const auto status = store::status(context.layout, record).status;
     if (status == store::Status::running || status == store::Status::paused)
       throw_usage("container {} is already {}", record.name, store::status_name(status));
     if (lock) return std::move(*lock);
+    if (tries % 1000 == 300) recover_run_directory(context.layout);
     ::usleep(1000);  // it is about to end, or somebody copies files into it
   }
 }

@@ -27,7 +27,7 @@ namespace {
 std::string overlay_problem(Context& context, const std::string& scratch) {
   try {
     return ask_in_userns(context, [&scratch]() -> std::string {
-      for (const char* part : {"/lower", "/upper", "/work"}) {
+      for (const char* part : {"/lower", "/lower/replaced", "/upper", "/work"}) {
         if (::mkdir((scratch + part).c_str(), 0700) != 0) return "cannot make a directory";
       }
       std::string failure;
@@ -39,6 +39,9 @@ std::string overlay_problem(Context& context, const std::string& scratch) {
         const sys::MountFd mounted = sys::overlay(plan);
         const Fd file(::openat(mounted.get(), "file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
         if (!file) throw_errno("write to an overlay");
+        // A directory that replaces one of the image needs an attribute, whose lack shows only now.
+        if (::unlinkat(mounted.get(), "replaced", AT_REMOVEDIR) < 0 || ::mkdirat(mounted.get(), "replaced", 0700) < 0)
+          throw_errno("replace a directory in an overlay");
       } catch (const Error& error) {
         failure = error.message();
       }

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "monitor/cleanup.h"
 #include "sys/procfs.h"
+#include "sys/safe_path.h"
 
 namespace kelp::monitor {
 namespace {
@@ -52,10 +53,15 @@ Monitor::Monitor(Plan plan, Fd link)
 Monitor::~Monitor() = default;
 
 int Monitor::run() {
-  sys::SignalMask mask({SIGTERM});
-  sys::SignalFd asked_to_end({SIGTERM});
-  loop_.watch(asked_to_end.fd(), POLLIN, [&](short) {
-    while (asked_to_end.next()) stop(0, plan_.stop_timeout);
+  sys::SignalMask mask({SIGTERM, SIGURG});
+  sys::SignalFd asked({SIGTERM, SIGURG});
+  loop_.watch(asked.fd(), POLLIN, [&](short) {
+    while (const auto signal = asked.next()) {
+      if (*signal == SIGTERM)
+        stop(0, plan_.stop_timeout);
+      else
+        publish_again();
+    }
   });
   watch_caller();
   loop_.run_once(milliseconds(0));  // 1. the starter's greeting, before there is anything to tell it
@@ -109,6 +115,21 @@ void Monitor::watch_caller() {
     loop_.forget(caller_watch_);
     end();
   });
+}
+
+/// SIGURG (which older monitors ignore): the run directory has been taken away, with all that tells of us.
+void Monitor::publish_again() noexcept {
+  if (!started_ || ended_) return;
+  try {
+    sys::mkdirs(plan_.run_dir, 0700);
+    const Fd made = open_dir(plan_.run_dir);
+    if (::dup3(made.get(), run_dir_.get(), O_CLOEXEC) < 0) throw_errno("open {}", plan_.run_dir);
+    clients_.stop_listening(run_dir_.get());
+    clients_.listen(run_dir_.get());
+    write_state(plan_, state_);
+  } catch (const Error& error) {
+    log::warn("publish the state again: {}", error.message());
+  }
 }
 
 bool Monitor::wait_for(const std::function<bool()>& condition, int limit) {

@@ -54,6 +54,7 @@ class Monitor final : private Control {
   void finish();
   void kill_container() noexcept;
   void watch_caller();
+  void publish_again() noexcept;
   void network_died();
 
   // health.cc

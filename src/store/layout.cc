@@ -77,6 +77,15 @@ void write_once(const std::string& path, std::string_view content) {
   if (::access(path.c_str(), F_OK) < 0) sys::replace_file(path, content, 0644);
 }
 
+void make_top(const std::string& path, const char* setting) {
+  try {
+    sys::mkdirs(path, 0700);
+  } catch (Error& error) {
+    error.with_hint(fmt::format("{} names a directory that can be written to", setting));
+    throw;
+  }
+}
+
 std::string id_from(const char* path) {
   const auto text = sys::read_small_file(path);
   std::string digits;
@@ -111,7 +120,7 @@ bool check_version(const Layout& layout) {
 
 void prepare(const Layout& layout) {
   if (!check_version(layout)) {
-    sys::mkdirs(layout.data, 0700);
+    make_top(layout.data, "XDG_DATA_HOME, or --root,");
     for (const std::string& path : {layout.blobs(), layout.layers(), layout.containers(), layout.containers() + "/.new",
                                     layout.names(), layout.volumes(), layout.secrets(), layout.trash(), layout.locks()})
       sys::mkdirs(path, 0700);
@@ -122,8 +131,14 @@ void prepare(const Layout& layout) {
     write_once(layout.data + "/version",
                std::to_string(kStoreVersion) + "\n");  // last: its presence says that all is there
   }
-  if (::access(layout.run.c_str(), W_OK) < 0) sys::mkdirs(layout.run, 0700);
-  if (::access(layout.cache.c_str(), F_OK) < 0) sys::mkdirs(layout.cache, 0700);
+  if (::access(layout.run.c_str(), W_OK) < 0) make_top(layout.run, "XDG_RUNTIME_DIR, or --runroot,");
+  if (::access(layout.cache.c_str(), F_OK) == 0) return;
+  try {
+    sys::mkdirs(layout.cache, 0700);
+  } catch (const Error& error) {
+    log::debug("no cache: {}",
+               error.message());  // a home that cannot be written to: everything works, some of it slower
+  }
 }
 
 const std::string& boot_id() {

@@ -5,7 +5,10 @@ tests/run starts it when it is root, before it drops to the test user: `root_age
 namespace with a client address of its own (10.213.64.2, the host is .1) and answers one JSON line per connection:
   {"verb": "fetch", "url": …}      the body of an HTTP answer, fetched by the client in that namespace
   {"verb": "address"}              [client's address, host's address]
-  {"verb": "mount", "path": …}     a small tmpfs on an existing directory below /tmp/kt-
+  {"verb": "mount", "path": …, "size": "1m", "type": "tmpfs"}   a file system (tmpfs, ramfs, an overlay over the directory)
+                                   on an existing directory below /tmp/kt-
+  {"verb": "host", "setup": …, "argv": …, "env": …, "role": "user"|"root"}   [exit status, stdout, stderr] of a command in a
+                                   mount namespace where the lines of `setup` (shell, run as root) have changed the host
   {"verb": "unmount", "path": …}
   {"verb": "stat", "path": …}      [owner, group, mode] of a file below /tmp/kt-
   {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
@@ -69,6 +72,28 @@ def _inside_tests(path):
     return real
 
 
+def _mount(path, kind, size):
+    if kind == "overlay":  # a directory of the root file system of a container: an overlay whose layers are elsewhere
+        parts = {name: f"{path}.{name}" for name in ("lower", "upper", "work")}
+        for part in parts.values():
+            os.makedirs(part, exist_ok=True)
+        os.chmod(parts["upper"], 0o777)
+        options = ",".join(f"{name}dir={part}" for name, part in parts.items())
+        return _run("mount", "-t", "overlay", "-o", options, "kelp-test", path)
+    options = f"size={size},mode=777" if kind == "tmpfs" else "mode=777"
+    return _run("mount", "-t", kind, "-o", options, "kelp-test", path)
+
+
+def _on_host(request, user):
+    account = pwd.getpwuid(user)
+    become = ["setpriv", "--reuid", str(user), "--regid", str(account.pw_gid), "--init-groups"] \
+        if request["role"] == "user" else []
+    script = "set -e\nmount --make-rslave /\n" + request["setup"] + '\nexec "$@"'
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", *become, *request["argv"]], capture_output=True,
+                          text=True, errors="replace", stdin=subprocess.DEVNULL, env=request["env"], cwd="/")
+    return [done.returncode, done.stdout, done.stderr]
+
+
 def _conformance(request, user):
     here = pathlib.Path(__file__).resolve().parent.parent / "runtime/conformance"
     account = pwd.getpwuid(user)
@@ -88,7 +113,9 @@ def _answer(request, namespace, user):
     if verb == "fetch":
         return _run("ip", "netns", "exec", namespace, "curl", "-sS", "--max-time", "20", request["url"])
     if verb == "mount":
-        return _run("mount", "-t", "tmpfs", "-o", "size=1m,mode=777", "kelp-test", _inside_tests(request["path"]))
+        return _mount(_inside_tests(request["path"]), request.get("type", "tmpfs"), request.get("size", "1m"))
+    if verb == "host":
+        return _on_host(request, user)
     if verb == "unmount":
         return _run("umount", _inside_tests(request["path"]))
     if verb == "stat":
