@@ -32,10 +32,11 @@ namespace {
 
 constexpr int kLockTimeoutMs = 10'000;
 
-std::string find_criu() {
-  std::string path = find_in_path("criu");
-  if (path.empty())
-    throw Error("criu is not installed: it does the work of checkpoint and restore")
+std::string find_criu(const CriuOptions& criu) {
+  const std::string name = criu.program.empty() ? "criu" : criu.program;
+  std::string path = name.find('/') == std::string::npos ? find_in_path(name) : name;
+  if (path.empty() || ::access(path.c_str(), X_OK) < 0)
+    throw Error(fmt::format("{} is not installed: it does the work of checkpoint and restore", name))
         .with_hint("install the package criu");
   return path;
 }
@@ -56,9 +57,9 @@ std::string end_of_log(const std::string& path) {
   return errors.size() > 2000 ? errors.substr(errors.size() - 2000) : errors;
 }
 
-void run_criu(std::vector<std::string> argv, const std::string& log_path) {
+void run_criu(const CriuOptions& criu, std::vector<std::string> argv, const std::string& log_path) {
   sys::SpawnRequest request;
-  request.path = find_criu();
+  request.path = find_criu(criu);
   argv.insert(argv.begin(), "criu");
   request.argv = std::move(argv);
   log::debug("{}", join(request.argv, " "));
@@ -79,6 +80,10 @@ void add_common(std::vector<std::string>& argv, const CriuOptions& criu, const s
   if (criu.ext_unix_sk) argv.emplace_back("--ext-unix-sk");
   if (criu.shell_job) argv.emplace_back("--shell-job");
   if (criu.file_locks) argv.emplace_back("--file-locks");
+  if (criu.tcp_skip_in_flight) argv.emplace_back("--skip-in-flight");
+  if (criu.lazy_pages) argv.emplace_back("--lazy-pages");
+  if (criu.auto_dedup) argv.emplace_back("--auto-dedup");
+  if (!criu.empty_ns.empty()) argv.insert(argv.end(), {"--empty-ns", criu.empty_ns});
   argv.push_back(criu.manage_cgroups.empty() ? "--manage-cgroups" : "--manage-cgroups=" + criu.manage_cgroups);
 }
 
@@ -125,7 +130,7 @@ Record make_record(const CreateOptions& options, const Bundle& bundle, pid_t pid
 }  // namespace
 
 void checkpoint_container(const std::string& root, const std::string& id, const CriuOptions& criu) {
-  (void)find_criu();
+  (void)find_criu(criu);
   Container container = Container::open(root, id);
   if (!container.lock(kLockTimeoutMs)) throw_error("container {} is in use by another command", id);
   const Record record = container.require();
@@ -137,18 +142,25 @@ void checkpoint_container(const std::string& root, const std::string& id, const 
   if (!criu.parent_dir.empty()) argv.insert(argv.end(), {"--prev-images-dir", criu.parent_dir});
   if (!criu.parent_dir.empty() || criu.pre_dump) argv.emplace_back("--track-mem");
   if (criu.leave_running) argv.emplace_back("--leave-running");
+  if (!criu.page_server.empty()) {
+    const size_t colon = criu.page_server.rfind(':');
+    if (colon == std::string::npos) throw_usage("option --page-server: {} is not ADDRESS:PORT", criu.page_server);
+    argv.insert(argv.end(), {"--page-server", "--address", criu.page_server.substr(0, colon), "--port",
+                             criu.page_server.substr(colon + 1)});
+  }
+  if (criu.status_fd >= 0) argv.insert(argv.end(), {"--status-fd", std::to_string(criu.status_fd)});
   if (!record.cgroup.empty()) argv.insert(argv.end(), {"--freeze-cgroup", record.cgroup});
   add_mounts(argv, container.config(), record.bundle, false);
-  step("checkpoint", [&] { run_criu(std::move(argv), log_path(criu, "dump.log")); });
+  step("checkpoint", [&] { run_criu(criu, std::move(argv), log_path(criu, "dump.log")); });
   if (criu.leave_running || criu.pre_dump) return;
   destroy_container(container);
 }
 
 int restore_container(const CreateOptions& options, const CriuOptions& criu) {
-  (void)find_criu();
+  (void)find_criu(criu);
   const Bundle bundle = step("bundle", [&] { return load_bundle(options.bundle, options.config, options.rootless); });
-  if (bundle.config.process && bundle.config.process->terminal && options.console_socket.empty() && options.detach)
-    throw_usage("a container with a terminal (process.terminal) needs --console-socket");
+  if (bundle.config.process && bundle.config.process->terminal)
+    throw_error("process.terminal: a container with a terminal of its own cannot be restored");
   Container container = step("state", [&] { return Container::reserve(options.root, options.id, bundle.config_text); });
   Rollback undo;
   undo.add([&] { container.remove(); });
@@ -163,7 +175,7 @@ int restore_container(const CreateOptions& options, const CriuOptions& criu) {
   std::vector<std::string> argv = {"restore", "--restore-detached", "--pidfile", pid_file, "--root", bundle.rootfs};
   add_common(argv, criu, "restore.log");
   add_mounts(argv, bundle.config, bundle.dir, true);
-  step("restore", [&] { run_criu(std::move(argv), log_path(criu, "restore.log")); });
+  step("restore", [&] { run_criu(criu, std::move(argv), log_path(criu, "restore.log")); });
   const auto pid = to_int(trim(sys::read_file(pid_file, 64)), 1);
   ::unlink(pid_file.c_str());
   if (!pid) throw_error("restore: criu has not said which process it restored");

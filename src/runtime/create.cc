@@ -18,6 +18,7 @@
 #include "runtime/first_process.h"
 #include "runtime/hooks.h"
 #include "runtime/init.h"
+#include "runtime/node_settings.h"
 #include "runtime/start_gate.h"
 #include "runtime/terminal.h"
 #include "sys/lock.h"
@@ -41,6 +42,7 @@ struct Creation {
   std::optional<ParentLink> link;
   sys::Child first;
   sys::Link console;  ///< foreground terminal: the master arrives here
+  Fd master;          ///< of that terminal
 
   [[nodiscard]] bool foreground() const { return mode == Mode::run && !options.detach; }
 };
@@ -82,6 +84,7 @@ void make_plan(Creation& c) {
   plan.privileges = plan_privileges(*config.process);
   if (config.linux_.seccomp)
     plan.seccomp = step("seccomp filter", [&] { return cached_seccomp(*config.linux_.seccomp, seccomp_cache_dir()); });
+  plan.proc = ExecLabels::open_proc(*config.process);
   plan.no_pivot = c.options.no_pivot;
   plan.new_keyring = !c.options.no_new_keyring;
   if (config.process->oom_score_adj)
@@ -99,7 +102,7 @@ void open_console(Creation& c) {
   const bool terminal = c.plan.bundle.config.process->terminal;
   if (!c.options.console_socket.empty()) {
     if (!terminal) throw_usage("--console-socket is for containers with a terminal (process.terminal)");
-    c.plan.console_socket = connect_console_socket(c.options.console_socket);
+    c.plan.console_socket = connect_socket("console socket", c.options.console_socket);
   } else if (terminal) {
     if (!c.foreground()) throw_usage("a container with a terminal (process.terminal) needs --console-socket");
     auto [ours, theirs] = sys::Link::pair();
@@ -202,6 +205,8 @@ void write_records(Creation& c) {
   record.annotations = c.plan.bundle.config.annotations;
   c.container->write(record);
   if (!c.options.pid_file.empty()) sys::replace_file(c.options.pid_file, std::to_string(c.first.pid), 0644);
+  if (!c.options.pidfd_socket.empty())
+    sys::send_fd(connect_socket("pidfd socket", c.options.pidfd_socket).get(), "pidfd", c.first.pidfd.get());
 }
 
 /// THE PARENT'S STORY, up to the moment when the container is created: the first process stands before its gate.
@@ -217,6 +222,7 @@ void create(Creation& c) {
   c.undo.add([&c] { c.first.kill(); });
   step("first process", [&] { start_process(c); });
   serve_until_ready(c);
+  if (c.console.valid()) c.master = receive_terminal(c.console, c.plan.bundle.config.process->console_size);
   step("state", [&] { write_records(c); });
 }
 
@@ -233,10 +239,8 @@ bool hold(const Creation& c) {
 }
 
 int wait_in_foreground(Creation& c) {
-  if (c.console.valid()) {
-    const auto frame = c.console.receive();
-    if (!frame || frame->fds.empty()) throw_error("the container's terminal has not arrived");
-    relay_terminal(frame->fds[0].get(), c.first.pidfd.get());
+  if (c.master) {
+    relay_terminal(c.master.get(), c.first.pidfd.get());
   } else {
     wait_passing_signals(c.first.pidfd.get());
   }

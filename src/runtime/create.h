@@ -10,6 +10,7 @@ struct CreateOptions {
   std::string root, id;
   std::string bundle = ".", config = "config.json";
   std::string console_socket, pid_file;
+  std::string pidfd_socket;  ///< unix socket that gets a pidfd of the first process, "" = none
   int preserve_fds = 0;
   bool no_pivot = false, no_new_keyring = false;
   bool rootless = true;  ///< an ordinary user's configuration without a user namespace gets one

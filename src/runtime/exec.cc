@@ -39,6 +39,8 @@ struct ExecPlan {
   Fd target;               ///< pidfd of the container's first process
   int flags = 0;           ///< namespaces of it that are not ours already
   Fd console_socket;
+  Fd proc;  ///< the runtime's own /proc, valid when there are security labels to set
+  std::optional<spec::MemoryPolicy> memory_policy;
   Fd root;  ///< valid where the container shares our mount namespace: its root is a chroot there
   int preserve_fds = 0;
 };
@@ -46,9 +48,10 @@ struct ExecPlan {
 void set_user(spec::Process& process, const std::string& user) {
   const std::vector<std::string> parts = split(user, ':', 2);
   const auto uid = to_int(parts[0], 0, UINT32_MAX - 1);
-  const auto gid = parts.size() > 1 ? to_int(parts[1], 0, UINT32_MAX - 1) : std::optional<std::int64_t>(0);
+  // As in runc, what is not named stays as the container has it: the group, umask and additional groups.
+  const auto gid =
+      parts.size() > 1 ? to_int(parts[1], 0, UINT32_MAX - 1) : std::optional<std::int64_t>(process.user.gid);
   if (!uid || !gid) throw_usage("--user {}: numbers UID[:GID] are expected", quoted(user));
-  process.user = {};
   process.user.uid = static_cast<std::uint32_t>(*uid);
   process.user.gid = static_cast<std::uint32_t>(*gid);
 }
@@ -80,7 +83,6 @@ spec::Process wanted_process(const ExecOptions& options, const spec::RuntimeConf
     process.terminal = false;
   }
   process.env.insert(process.env.end(), options.env.begin(), options.env.end());
-  if (!process.cpu_affinity.empty()) throw_error("process.execCPUAffinity is not supported");
   if (!options.cwd.empty()) process.cwd = options.cwd;
   if (!options.user.empty()) set_user(process, options.user);
   auto& gids = process.user.additional_gids;
@@ -118,6 +120,8 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
   const Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) throw_errno("open / of the container");
   new_session_keyring("kelp-exec");
+  ExecLabels labels;
+  labels.open(process, plan.proc.get());
   if (process.terminal) {
     step("terminal", [&] {
       Terminal terminal = open_terminal(root.get(), process.console_size);
@@ -130,7 +134,7 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
   step("working directory", [&] { enter_working_dir(process.cwd); });
   const std::string program = find_executable(process.args.at(0), env);
   link.ask(Msg::ready);
-  step("security labels", [&] { set_exec_labels(process); });
+  step("security labels", [&] { labels.apply(process); });
   own_stdio_pipes(plan.privileges.uid);
   close_on_exec_from(3 + plan.preserve_fds);
   link.tell(Msg::executing);
@@ -169,6 +173,8 @@ int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
     if (plan.process.oom_score_adj) set_oom_score_adj(*plan.process.oom_score_adj, true);
     if (plan.process.scheduler) set_scheduler(*plan.process.scheduler);
     if (plan.process.io_priority) set_io_priority(*plan.process.io_priority);
+    if (plan.memory_policy) set_memory_policy(*plan.memory_policy);
+    if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[1]);
     // Until the payload runs we hold descriptors of the host: nobody in there may look into us.
     if (::prctl(PR_SET_DUMPABLE, 0) < 0) throw_errno("become non-dumpable");
     step("join the container's namespaces", [&] {
@@ -188,6 +194,8 @@ int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
 }
 
 Fd container_group(const Record& record, const std::string& below) {
+  if (("/" + below + "/").find("/../") != std::string::npos)
+    throw_usage("--cgroup {}: it leads out of the container's group", quoted(below));
   if (record.cgroup.empty()) {
     if (!below.empty()) throw_error("--cgroup {}: the container has no cgroup of its own", below);
     return Fd();
@@ -199,7 +207,7 @@ Fd container_group(const Record& record, const std::string& below) {
 sys::Link open_console(const ExecOptions& options, ExecPlan& plan) {
   if (!options.console_socket.empty()) {
     if (!plan.process.terminal) throw_usage("--console-socket is for processes with a terminal (--tty)");
-    plan.console_socket = connect_console_socket(options.console_socket);
+    plan.console_socket = connect_socket("console socket", options.console_socket);
     return {};
   }
   if (!plan.process.terminal) return {};
@@ -216,6 +224,8 @@ ExecPlan make_plan(const ExecOptions& options, const Container& container, const
   spec::RuntimeConfig config = container.config();
   plan.process = wanted_process(options, config);
   plan.privileges = plan_privileges(plan.process);
+  plan.proc = ExecLabels::open_proc(plan.process);
+  plan.memory_policy = std::move(config.linux_.memory_policy);
   plan.profile = std::move(config.linux_.seccomp);
   if (plan.profile) plan.seccomp = cached_seccomp(*plan.profile, seccomp_cache_dir());
   plan.flags = differing_namespaces(record.pid);
@@ -228,6 +238,8 @@ ExecPlan make_plan(const ExecOptions& options, const Container& container, const
 }
 
 sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console, const Fd& group) {
+  // The clone is in the container's group from birth: what comes before that move is set on ourselves.
+  if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[0]);
   sys::Child helper = sys::clone_child(0,
                                        [&] {
                                          link.close();
@@ -262,16 +274,18 @@ int exec_in_container(const ExecOptions& options) {
   sys::Child child = start_process(plan, link, std::move(theirs), console, group);
   (void)link.require("start the process");  // ready
   if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(child.pid), 0644);
+  if (!options.pidfd_socket.empty())
+    sys::send_fd(connect_socket("pidfd socket", options.pidfd_socket).get(), "pidfd", child.pidfd.get());
+  Fd master;
+  if (console.valid()) master = receive_terminal(console, plan.process.console_size);
   link.go();
   serve_until_exec(link, container.state(record), plan.profile ? &*plan.profile : nullptr);
   if (options.detach) {
     child.detach();
     return 0;
   }
-  if (console.valid()) {
-    const auto frame = console.receive();
-    if (!frame || frame->fds.empty()) throw_error("the terminal has not arrived");
-    relay_terminal(frame->fds[0].get(), child.pidfd.get());
+  if (master) {
+    relay_terminal(master.get(), child.pidfd.get());
   } else {
     wait_passing_signals(child.pidfd.get());
   }

@@ -18,7 +18,7 @@ struct ExecOptions {
   std::optional<bool> tty;
   bool no_new_privs = false, ignore_paused = false;
   std::string cgroup;  ///< below the container's group, "" = the group itself
-  std::string console_socket, pid_file;
+  std::string console_socket, pid_file, pidfd_socket;
   int preserve_fds = 0;
   bool detach = false;
 };

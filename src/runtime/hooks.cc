@@ -22,7 +22,7 @@ Fd memory_file(const char* name) {
   return fd;
 }
 
-void run_hook(const spec::Hook& hook, const std::string& state, const std::string& cwd) {
+void run_hook(const spec::Hook& hook, const std::string& state, const std::string& cwd, const spec::Strings* env) {
   const Fd in = memory_file("state");
   sys::write_all(in.get(), state, "the hook's input");
   if (::lseek(in.get(), 0, SEEK_SET) < 0) throw_errno("rewind the hook's input");
@@ -31,7 +31,10 @@ void run_hook(const spec::Hook& hook, const std::string& state, const std::strin
   sys::SpawnRequest request;
   request.path = hook.path;
   request.argv = hook.args.empty() ? std::vector<std::string>{hook.path} : hook.args;
-  if (!hook.env.empty()) request.env = hook.env;
+  if (!hook.env.empty())
+    request.env = hook.env;
+  else if (env != nullptr)
+    request.env = *env;
   request.fds = {{0, in.get()}, {1, out.get()}, {2, out.get()}};
   request.working_dir = cwd;
   sys::Child child = sys::spawn(request);
@@ -49,12 +52,12 @@ void run_hook(const spec::Hook& hook, const std::string& state, const std::strin
 
 }  // namespace
 
-void run_hooks(const char* kind, const std::vector<spec::Hook>& hooks, const std::string& state,
-               const std::string& cwd) {
+void run_hooks(const char* kind, const std::vector<spec::Hook>& hooks, const std::string& state, const std::string& cwd,
+               const spec::Strings* env) {
   for (size_t i = 0; i < hooks.size(); ++i) {
     try {
       log::debug("{} hook {}", kind, hooks[i].path);
-      run_hook(hooks[i], state, cwd);
+      run_hook(hooks[i], state, cwd, env);
     } catch (Error& error) {
       error.add_context(fmt::format("{} hook #{} {}", kind, i, hooks[i].path));
       throw;

@@ -12,9 +12,10 @@ namespace kelp::runtime {
 ///
 /// kind   "createRuntime" …, for messages
 /// cwd    "" = stay
+/// env    of hooks that name none themselves; null = the runtime's own, which no hook inside a container may see
 /// source runtime-spec config.md#posix-platform-hooks
-void run_hooks(const char* kind, const std::vector<spec::Hook>& hooks, const std::string& state,
-               const std::string& cwd);
+void run_hooks(const char* kind, const std::vector<spec::Hook>& hooks, const std::string& state, const std::string& cwd,
+               const spec::Strings* env = nullptr);
 
 /// As run_hooks, but failures are warnings: poststart and poststop.
 void run_hooks_warning(const char* kind, const std::vector<spec::Hook>& hooks, const std::string& state,

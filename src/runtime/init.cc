@@ -52,11 +52,15 @@ void bring_loopback_up() {
 }
 
 /// What is written to the runtime's /proc, before that is out of sight.
-void settings_of_the_process(const InitPlan& plan) {
+ExecLabels settings_of_the_process(const InitPlan& plan) {
   const spec::Process& process = *plan.bundle.config.process;
   if (process.oom_score_adj) set_oom_score_adj(*process.oom_score_adj, plan.in_user_namespace);
   if (process.scheduler) set_scheduler(*process.scheduler);
   if (process.io_priority) set_io_priority(*process.io_priority);
+  if (plan.bundle.config.linux_.memory_policy) set_memory_policy(*plan.bundle.config.linux_.memory_policy);
+  ExecLabels labels;
+  labels.open(process, plan.proc.get());
+  return labels;
 }
 
 void settings_of_the_node(const InitPlan& plan, int root) {
@@ -125,11 +129,12 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   // Only now: the root of a cgroup namespace is the group that its maker is in.
   if (plan.namespaces.new_cgroup_ns) step("cgroup namespace", [] { sys::unshare(CLONE_NEWCGROUP); });
   if (plan.namespaces.has_new(CLONE_NEWNET)) step("loopback interface", [] { bring_loopback_up(); });
-  settings_of_the_process(plan);
+  const ExecLabels labels = settings_of_the_process(plan);
 
   const Fd root = build_root(plan);
   if (!config.hooks.prestart.empty() || !config.hooks.create_runtime.empty()) link.ask(Msg::hooks);
-  run_hooks("createContainer", config.hooks.create_container, spec::print_state(plan.state), plan.bundle.dir);
+  run_hooks("createContainer", config.hooks.create_container, spec::print_state(plan.state), plan.bundle.dir,
+            &process.env);
   Terminal terminal;
   if (process.terminal) {
     step("terminal", [&] {
@@ -156,8 +161,8 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
     link.replace(wait_at_gate(std::move(plan.gate), plan.watch.get()));
   }
   plan.state.status = "created";
-  run_hooks("startContainer", config.hooks.start_container, spec::print_state(plan.state), "");
-  step("security labels", [&] { set_exec_labels(process); });
+  run_hooks("startContainer", config.hooks.start_container, spec::print_state(plan.state), "", &env);
+  step("security labels", [&] { labels.apply(process); });
   own_stdio_pipes(plan.privileges.uid);
   close_on_exec_from(3 + plan.preserve_fds);
   link.tell(Msg::executing);  // the filter need not allow us to speak after it is loaded

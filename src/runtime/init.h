@@ -25,6 +25,7 @@ struct InitPlan {
   Fd console_socket;  ///< valid with process.terminal
   Fd gate;            ///< valid for `create`
   Fd watch;           ///< pidfd of whoever the container must not outlive; not valid: nobody
+  Fd proc;            ///< the runtime's own /proc, valid when there are security labels to set
   int preserve_fds = 0;
   bool no_pivot = false, new_keyring = true;
   bool in_user_namespace = false;  ///< some settings are best effort there

@@ -34,6 +34,7 @@ constexpr std::array kGlobalOptions = {
     OptionSpec{"debug", 0, nullptr, "as --log-level debug"},
     OptionSpec{"systemd-cgroup", 0, nullptr, "let systemd make cgroups (cgroupsPath slice:prefix:name)"},
     OptionSpec{"cgroup-manager", 0, "NAME", "cgroupfs, systemd or disabled"},
+    OptionSpec{"criu", 0, "PROGRAM", "criu for checkpoint and restore (default: the one in PATH)"},
     OptionSpec{"rootless", 0, "auto|true|false",
                "give an ordinary user's container a user namespace when it asks for none"},
     OptionSpec{"version", 'v', nullptr, "print the version"},
@@ -115,6 +116,7 @@ GlobalOptions global_options(const Options& options) {
   } else if (!manager.empty() && manager != "cgroupfs") {
     throw_usage("option --cgroup-manager: {} is none of cgroupfs, systemd, disabled", quoted(manager));
   }
+  global.criu = options.value("criu");
   const std::string rootless = options.has("rootless") ? options.value("rootless") : "auto";
   if (rootless != "auto") {
     const auto wanted = to_bool(rootless);
@@ -126,7 +128,7 @@ GlobalOptions global_options(const Options& options) {
 
 int dispatch(char** argv, const Options& options) {
   if (options.flag("version")) {
-    print("kelp-oci version " KELP_VERSION "\nspec: 1.2.0\n");
+    print("kelp-oci version " KELP_VERSION "\nspec: 1.3.0\n");
     return 0;
   }
   if (options.flag("help") || options.words().empty() || options.words()[0] == "help") {

@@ -9,11 +9,13 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/owned.h"
 #include "base/text.h"
+#include "spec/validate.h"
 #include "sys/procfs.h"
 
 namespace kelp::runtime {
@@ -58,6 +60,34 @@ constexpr std::array<Word, 7> kSchedFlags = {{{"SCHED_FLAG_RESET_ON_FORK", 0x01}
 constexpr std::array<Word, 3> kIoClasses = {{{"IOPRIO_CLASS_RT", IOPRIO_CLASS_RT},
                                              {"IOPRIO_CLASS_BE", IOPRIO_CLASS_BE},
                                              {"IOPRIO_CLASS_IDLE", IOPRIO_CLASS_IDLE}}};
+
+/// source: linux/mempolicy.h
+constexpr std::array<Word, 7> kMemoryModes = {{{"MPOL_DEFAULT", 0},
+                                               {"MPOL_PREFERRED", 1},
+                                               {"MPOL_BIND", 2},
+                                               {"MPOL_INTERLEAVE", 3},
+                                               {"MPOL_LOCAL", 4},
+                                               {"MPOL_PREFERRED_MANY", 5},
+                                               {"MPOL_WEIGHTED_INTERLEAVE", 6}}};
+constexpr std::array<Word, 3> kMemoryFlags = {
+    {{"MPOL_F_NUMA_BALANCING", 1 << 13}, {"MPOL_F_RELATIVE_NODES", 1 << 14}, {"MPOL_F_STATIC_NODES", 1 << 15}}};
+
+/// A set of small numbers as the kernel's calls take it.
+class BitMask {
+ public:
+  explicit BitMask(const std::vector<unsigned>& numbers) {
+    for (const unsigned number : numbers) {
+      if (words_.size() <= number / kBits) words_.resize(number / kBits + 1);
+      words_[number / kBits] |= 1UL << number % kBits;
+    }
+  }
+  [[nodiscard]] const unsigned long* data() const noexcept { return words_.data(); }
+  [[nodiscard]] size_t bytes() const noexcept { return words_.size() * sizeof(unsigned long); }
+
+ private:
+  static constexpr unsigned kBits = sizeof(unsigned long) * CHAR_BIT;
+  std::vector<unsigned long> words_;
+};
 
 template <size_t N>
 int value_of(std::string_view name, const std::array<Word, N>& words, const char* what) {
@@ -179,33 +209,56 @@ void set_time_offsets(pid_t pid, const std::map<std::string, spec::TimeOffset>& 
   sys::write_file(fmt::format("/proc/{}/timens_offsets", who), text);
 }
 
-void apply_process_settings(const spec::Process& process) {
-  if (process.oom_score_adj) set_oom_score_adj(*process.oom_score_adj, false);
-  set_rlimits(process.rlimits);
-  if (process.scheduler) set_scheduler(*process.scheduler);
-  if (process.io_priority) set_io_priority(*process.io_priority);
+void set_cpu_affinity(const std::string& cpus) {
+  if (cpus.empty()) return;
+  const BitMask mask(*spec::parse_number_list(cpus));
+  if (::syscall(SYS_sched_setaffinity, 0, mask.bytes(), mask.data()) < 0) throw_errno("run on the CPUs {}", cpus);
 }
 
-void set_exec_labels(const spec::Process& process) {
-  const auto write_label = [](const char* path, const std::string& text, const char* what) {
-    try {
-      sys::write_file(path, text);
-    } catch (const SysError& error) {
-      throw SysError(fmt::format("set the {} {}", what, quoted(text)), error.code());
-    }
+void set_memory_policy(const spec::MemoryPolicy& policy) {
+  unsigned mode = static_cast<unsigned>(value_of(policy.mode, kMemoryModes, "memory policy"));
+  for (const std::string& flag : policy.flags)
+    mode |= static_cast<unsigned>(value_of(flag, kMemoryFlags, "flag of the memory policy"));
+  const BitMask nodes(policy.nodes.empty() ? std::vector<unsigned>() : *spec::parse_number_list(policy.nodes));
+  // The kernel takes the number of bits plus one.
+  const unsigned long bits = policy.nodes.empty() ? 0 : nodes.bytes() * CHAR_BIT + 1;
+  if (::syscall(SYS_set_mempolicy, mode, bits == 0 ? nullptr : nodes.data(), bits) < 0)
+    throw_errno("linux.memoryPolicy: set {}{}{}", policy.mode, policy.nodes.empty() ? "" : " on the nodes ",
+                policy.nodes);
+}
+
+Fd ExecLabels::open_proc(const spec::Process& process) {
+  if (process.apparmor_profile.empty() && process.selinux_label.empty()) return Fd();
+  if (!process.apparmor_profile.empty() &&
+      !starts_with(sys::try_read_file("/sys/module/apparmor/parameters/enabled").value_or("N"), "Y"))
+    throw_error("process.apparmorProfile: AppArmor is not enabled on this host");
+  if (!process.selinux_label.empty() && ::access("/sys/fs/selinux/enforce", F_OK) < 0)
+    throw_error("process.selinuxLabel: SELinux is not enabled on this host");
+  Fd proc(::open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!proc) throw_errno("open /proc");
+  return proc;
+}
+
+void ExecLabels::open(const spec::Process& process, int proc_fd) {
+  const auto open_file = [&](const char* name, const char* what) {
+    Fd file(::openat(proc_fd, name, O_WRONLY | O_CLOEXEC));
+    if (!file) throw_errno("open /proc/{} for the {}", name, what);
+    return file;
   };
-  if (!process.apparmor_profile.empty()) {
-    if (::access("/sys/kernel/security/apparmor", F_OK) < 0 && ::access("/proc/self/attr/apparmor/exec", F_OK) < 0)
-      throw_error("process.apparmorProfile: AppArmor is not enabled on this host");
-    const bool own_directory = ::access("/proc/self/attr/apparmor/exec", F_OK) == 0;
-    write_label(own_directory ? "/proc/self/attr/apparmor/exec" : "/proc/self/attr/exec",
-                "exec " + process.apparmor_profile, "AppArmor profile");
-  }
-  if (!process.selinux_label.empty()) {
-    if (::access("/sys/fs/selinux/enforce", F_OK) < 0 && ::access("/selinux/enforce", F_OK) < 0)
-      throw_error("process.selinuxLabel: SELinux is not enabled on this host");
-    write_label("/proc/self/attr/exec", process.selinux_label, "SELinux label");
-  }
+  // Linux 5.8 gave AppArmor a directory of its own, beside a file that may belong to another module.
+  if (!process.apparmor_profile.empty())
+    apparmor_ = open_file(
+        ::faccessat(proc_fd, "self/attr/apparmor/exec", F_OK, 0) == 0 ? "self/attr/apparmor/exec" : "self/attr/exec",
+        "AppArmor profile");
+  if (!process.selinux_label.empty()) selinux_ = open_file("self/attr/exec", "SELinux label");
+}
+
+void ExecLabels::apply(const spec::Process& process) const {
+  const std::string profile = "exec " + process.apparmor_profile;
+  if (apparmor_ && ::write(apparmor_.get(), profile.data(), profile.size()) < 0)
+    throw_errno("set the AppArmor profile {}", quoted(process.apparmor_profile));
+  if (selinux_ && ::write(selinux_.get(), process.selinux_label.data(), process.selinux_label.size()) < 0)
+    throw_errno("set the SELinux label {}", quoted(process.selinux_label));
 }
 
 }  // namespace kelp::runtime

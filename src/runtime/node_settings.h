@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/owned.h"
 #include "spec/runtime_config.h"
 
 namespace kelp::runtime {
@@ -25,11 +26,24 @@ void set_io_priority(const spec::IoPriority& priority);
 void set_personality(const spec::Personality& personality);
 /// Writes /proc/<pid>/timens_offsets; pid 0 = self. Before the first process enters the time namespace.
 void set_time_offsets(pid_t pid, const std::map<std::string, spec::TimeOffset>& offsets);
-/// All per-process settings of the payload: rlimits, oom_score_adj, scheduler, ioPriority. Before the user changes.
-void apply_process_settings(const spec::Process& process);
+/// sched_setaffinity of this process; `cpus` a list such as "0-3,7" (spec::parse_number_list), "" = leave.
+void set_cpu_affinity(const std::string& cpus);
+/// set_mempolicy(2). A kernel without NUMA or without this mode is an error.
+void set_memory_policy(const spec::MemoryPolicy& policy);
 
-/// AppArmor profile and SELinux label for the next exec. An error when one is asked for and the host has no such
-/// module. Right before exec: with AppArmor the change takes effect there.
-void set_exec_labels(const spec::Process& process);
+/// AppArmor profile and SELinux label of the payload.
+class ExecLabels {
+ public:
+  /// The runtime's own /proc when a label is asked for (the container's could be another file system), else nothing.
+  /// throws  Error when the host's kernel does not have that security module on
+  static Fd open_proc(const spec::Process& process);
+  /// Opens the kernel's files below `proc_fd`, in the process that executes the payload: no other may write them.
+  void open(const spec::Process& process, int proc_fd);
+  /// Right before exec, where the change takes effect.
+  void apply(const spec::Process& process) const;
+
+ private:
+  Fd apparmor_, selinux_;
+};
 
 }  // namespace kelp::runtime

@@ -120,6 +120,19 @@ void parse_option(const std::string& word, MountOp& op, bool& bind, bool& remoun
   }
 }
 
+/// An idmapped mount without maps of its own takes those of the container's user namespace.
+void take_map_of_container(MountOp& op, const spec::RuntimeConfig& config) {
+  if (op.kind != MountKind::bind) throw_error("mounts[{}].options: only bind mounts can be idmapped", op.index);
+  if (!op.uid_map.empty()) return;
+  const spec::Namespace* user = config.find_namespace("user");
+  if (user == nullptr)
+    throw_error("mounts[{}].options: idmap needs uidMappings and gidMappings, or a user namespace to take them from",
+                op.index);
+  op.userns_path = user->path;
+  op.uid_map = config.linux_.uid_mappings;
+  op.gid_map = config.linux_.gid_mappings;
+}
+
 MountOp plan_one(const spec::Mount& mount, size_t index, const std::string& bundle_dir) {
   MountOp op;
   op.index = index;
@@ -158,6 +171,7 @@ MountPlan plan_mounts(const spec::RuntimeConfig& config, const std::string& bund
   plan.ops.reserve(config.mounts.size());
   for (size_t i = 0; i < config.mounts.size(); ++i) {
     plan.ops.push_back(plan_one(config.mounts[i], i, bundle_dir));
+    if (plan.ops.back().idmapped) take_map_of_container(plan.ops.back(), config);
     if (plan.ops.back().kind == MountKind::bind && plan.ops.back().destination == "/dev") plan.own_dev = false;
   }
   // A slave tree: host unmounts still arrive, ours stay here. Private only where asked for, since it pins the host's.

@@ -38,6 +38,7 @@ struct MountOp {
   std::vector<Propagation> propagation;
   bool idmapped = false, idmap_recursive = false;
   sys::IdRanges uid_map, gid_map;  ///< of an idmapped mount
+  std::string userns_path;         ///< of an idmapped mount that takes the map of a user namespace given by path
 };
 
 struct MountPlan {

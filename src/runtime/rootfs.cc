@@ -37,14 +37,18 @@ struct stat stat_of(int fd, const std::string& name) {
   return info;
 }
 
-/// The user namespace with the wanted map: of a helper process that does nothing else.
+/// The user namespace with the wanted map: one given by path, or that of a helper process that does nothing else.
 Fd idmap_namespace(const MountOp& op) {
-  if (op.uid_map.empty()) return sys::open_ns(0, "user");
+  if (!op.userns_path.empty()) {
+    Fd userns(::open(op.userns_path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!userns) throw_errno("open the user namespace {}", op.userns_path);
+    return userns;
+  }
   sys::Child holder = sys::clone_child(CLONE_NEWUSER, [] {
     ::pause();
     return 0;
   });
-  sys::write_id_maps(holder.pid, {op.uid_map, op.gid_map.empty() ? op.uid_map : op.gid_map, false});
+  sys::write_id_maps(holder.pid, {op.uid_map, op.gid_map, false});
   return sys::open_ns(holder.pid, "user");
 }
 
@@ -104,8 +108,9 @@ void set_attrs_tolerant(const sys::MountFd& mount, std::uint64_t set, std::uint6
   try {
     sys::set_attrs(mount.get(), "", set, clear, recursive);
   } catch (const SysError& error) {
-    if (error.code() != EPERM || clear == 0) throw;
-    const std::uint64_t without_atime = set & ~static_cast<std::uint64_t>(MOUNT_ATTR__ATIME);
+    constexpr std::uint64_t kAtime = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+    if (error.code() != EPERM || (clear == 0 && (set & kAtime) == 0)) throw;
+    const std::uint64_t without_atime = set & ~kAtime;
     if (without_atime != 0) sys::set_attrs(mount.get(), "", without_atime, 0, recursive);
   }
 }

@@ -16,7 +16,6 @@
 
 #include "base/error.h"
 #include "sys/clone.h"
-#include "sys/link.h"
 #include "sys/mount_api.h"
 #include "sys/pty.h"
 #include "sys/safe_path.h"
@@ -61,23 +60,23 @@ std::vector<int> forwarded_signals() {
   return all;
 }
 
-Fd connect_console_socket(const std::string& path) {
+Fd connect_socket(const char* what, const std::string& path) {
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket) throw_errno("make a socket");
   // sun_path holds 107 bytes; a longer path is reached through a descriptor of its directory.
   const size_t slash = path.rfind('/');
   const std::string dir_path = slash == std::string::npos ? "." : path.substr(0, slash + 1);
   const Fd dir(::open(dir_path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!dir) throw_errno("console socket {}", path);
+  if (!dir) throw_errno("{} {}", what, path);
   const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
   const std::string reach =
       path.size() < sizeof(sockaddr_un::sun_path) ? path : fmt::format("/proc/self/fd/{}/{}", dir.get(), name);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (reach.size() >= sizeof address.sun_path) throw_error("console socket {}: the name is too long", path);
+  if (reach.size() >= sizeof address.sun_path) throw_error("{} {}: the name is too long", what, path);
   std::memcpy(address.sun_path, reach.c_str(), reach.size());
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) < 0)
-    throw_errno("connect to the console socket {}", path);
+    throw_errno("connect to the {} {}", what, path);
   return socket;
 }
 
@@ -115,12 +114,20 @@ void take_terminal(int slave, uid_t uid) {
 
 void send_terminal(Fd socket, Fd master) { sys::send_fd(socket.get(), "/dev/ptmx", master.get()); }
 
+Fd receive_terminal(sys::Link& console, const std::optional<spec::Box>& size) {
+  auto frame = console.receive();
+  if (!frame || frame->fds.empty()) throw_error("the terminal has not arrived");
+  Fd master = std::move(frame->fds[0]);
+  if (size) return master;
+  if (const auto own = sys::window_size(STDIN_FILENO)) sys::set_window_size(master.get(), *own);
+  return master;
+}
+
 void relay_terminal(int master, int pidfd) {
   const std::vector<int> forwarded = forwarded_signals();
   const sys::SignalMask mask(forwarded);
   const sys::SignalFd signals(forwarded);
   const sys::RawMode raw(STDIN_FILENO);
-  if (const auto size = sys::window_size(STDIN_FILENO)) sys::set_window_size(master, *size);
   pollfd polls[4] = {{STDIN_FILENO, POLLIN, 0}, {master, POLLIN, 0}, {pidfd, POLLIN, 0}, {signals.fd(), POLLIN, 0}};
   for (;;) {
     if (::poll(polls, 4, -1) < 0 && errno != EINTR) throw_errno("wait for the terminal");

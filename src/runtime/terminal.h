@@ -8,12 +8,14 @@
 
 #include "base/owned.h"
 #include "spec/runtime_config.h"
+#include "sys/link.h"
 
 namespace kelp::runtime {
 
-/// Connects to the socket that wants the terminal's master (--console-socket). In the parent: it is a host path.
+/// Connects to a socket of the caller's that wants a descriptor (--console-socket, --pidfd-socket); `what` names it in
+/// errors. In the parent: it is a host path.
 /// throws  SysError naming the path
-Fd connect_console_socket(const std::string& path);
+Fd connect_socket(const char* what, const std::string& path);
 
 /// A terminal of the container's own devpts. The slave is opened through the master, so no path inside is trusted.
 struct Terminal {
@@ -32,6 +34,10 @@ void send_terminal(Fd socket, Fd master);
 /// size changes are passed on, signals go to the process. For `run` and `exec` in the foreground without a console
 /// socket.
 void relay_terminal(int master, int pidfd);
+
+/// The master that the new process has sent to our end of its console link, with the size of our own terminal unless
+/// `size` (process.consoleSize) says otherwise: before the payload starts, so that it never sees another one.
+Fd receive_terminal(sys::Link& console, const std::optional<spec::Box>& size);
 
 /// Signals that a runtime in the foreground passes on. Block them before the clone, so that none gets lost.
 std::vector<int> forwarded_signals();

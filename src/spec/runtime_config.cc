@@ -352,6 +352,12 @@ Linux parse_linux(JsonValue value) {
     if (const JsonValue nanos = clock["nanosecs"]) offset.nanosecs = nanos.integer<std::uint32_t>(0, 999'999'999);
   }
   read_list(value["devices"], settings.devices, parse_device);
+  const JsonValue interfaces = value["netDevices"];
+  for (JsonValue interface = interfaces.first_member(); interface.here(); interface = interface.next()) {
+    std::string& name = settings.net_devices[interface.key()];
+    read(interface["name"], name);
+    if (name.empty()) name = interface.key();
+  }
   read(value["cgroupsPath"], settings.cgroups_path);
   if (const JsonValue resources = value["resources"]) settings.resources = parse_resources_object(resources);
   if (const JsonValue rdt = value["intelRdt"]) {
@@ -372,6 +378,12 @@ Linux parse_linux(JsonValue value) {
     settings.personality.emplace();
     settings.personality->domain = personality.require("domain").str();
     read(personality["flags"], settings.personality->flags);
+  }
+  if (const JsonValue policy = value["memoryPolicy"]) {
+    settings.memory_policy.emplace();
+    settings.memory_policy->mode = policy.require("mode").str();
+    read(policy["nodes"], settings.memory_policy->nodes);
+    read(policy["flags"], settings.memory_policy->flags);
   }
   return settings;
 }

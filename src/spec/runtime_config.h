@@ -10,7 +10,7 @@
 
 #include "sys/idmap.h"
 
-/// config.json of the OCI runtime specification 1.2 as plain structs: no behaviour, no file, no process.
+/// config.json of the OCI runtime specification 1.3 as plain structs: no behaviour, no file, no process.
 /// An absent object is std::nullopt where "absent" and "empty" differ, else empty. Member names are the spec's in
 /// snake_case. source: opencontainers/runtime-spec config.md, config-linux.md
 namespace kelp::spec {
@@ -192,6 +192,12 @@ struct Personality {
   Strings flags;
 };
 
+struct MemoryPolicy {
+  std::string mode;   ///< "MPOL_BIND" …
+  std::string nodes;  ///< "0-1,3", "" = none
+  Strings flags;      ///< "MPOL_F_STATIC_NODES" …
+};
+
 struct IntelRdt {
   std::string clos_id, l3_cache_schema, mem_bw_schema;
   bool enable_cmt = false, enable_mbm = false;
@@ -202,6 +208,7 @@ struct Linux {
   sys::IdRanges uid_mappings, gid_mappings;        ///< inside = containerID, outside = hostID
   std::map<std::string, TimeOffset> time_offsets;  ///< "monotonic", "boottime"
   std::vector<Device> devices;
+  StringMap net_devices;  ///< interface of the runtime's network namespace → its name in the container
   std::string cgroups_path;
   Resources resources;
   std::optional<IntelRdt> intel_rdt;
@@ -211,6 +218,7 @@ struct Linux {
   Strings masked_paths, readonly_paths;
   std::string mount_label;
   std::optional<Personality> personality;
+  std::optional<MemoryPolicy> memory_policy;
 };
 
 struct RuntimeConfig {

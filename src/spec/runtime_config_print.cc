@@ -194,6 +194,12 @@ void write_linux(JsonWriter& out, const Linux& settings) {
     out.member_opt("fileMode", device.file_mode).member_opt("uid", device.uid).member_opt("gid", device.gid);
     out.end_object();
   });
+  if (!settings.net_devices.empty()) {
+    out.key("netDevices").begin_object();
+    for (const auto& [interface, name] : settings.net_devices)
+      out.key(interface).begin_object().member("name", name).end_object();
+    out.end_object();
+  }
   if (settings.seccomp) write_seccomp(out, *settings.seccomp);
   out.member_if("rootfsPropagation", settings.rootfs_propagation);
   out.member_if("maskedPaths", settings.masked_paths).member_if("readonlyPaths", settings.readonly_paths);
@@ -207,6 +213,11 @@ void write_linux(JsonWriter& out, const Linux& settings) {
   if (settings.personality) {
     out.key("personality").begin_object().member("domain", settings.personality->domain);
     out.member_if("flags", settings.personality->flags).end_object();
+  }
+  if (settings.memory_policy) {
+    const MemoryPolicy& policy = *settings.memory_policy;
+    out.key("memoryPolicy").begin_object().member("mode", policy.mode).member_if("nodes", policy.nodes);
+    out.member_if("flags", policy.flags).end_object();
   }
   out.end_object();
 }

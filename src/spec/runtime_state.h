@@ -12,7 +12,7 @@ namespace kelp::spec {
 /// The state document of the runtime specification, as given to hooks and printed by `kelp-oci state`.
 /// source: runtime-spec runtime.md#state
 struct RuntimeState {
-  std::string oci_version = "1.2.0";
+  std::string oci_version = "1.3.0";
   std::string id;
   std::string status;  ///< creating, created, running, stopped (and paused, as runc has it)
   pid_t pid = 0;       ///< 0 = none
@@ -31,7 +31,7 @@ std::string print_container_process_state(const RuntimeState& state, pid_t pid, 
 
 /// What a runtime can do, as `kelp-oci features` prints it. source: runtime-spec features.md
 struct Features {
-  std::string oci_version_min = "1.0.0", oci_version_max = "1.2.0";
+  std::string oci_version_min = "1.0.0", oci_version_max = "1.3.0";
   Strings hooks, mount_options, namespaces, capabilities;
   bool cgroup_v1 = false, cgroup_v2 = true, systemd = false, systemd_user = true, cgroup_rdma = true;
   bool seccomp = true, apparmor = false, selinux = false, intel_rdt = false, idmapped_mounts = true;

@@ -19,6 +19,11 @@ constexpr std::array<std::string_view, 16> kRlimits = {
 constexpr std::array<std::string_view, 7> kPolicies = {"SCHED_OTHER", "SCHED_FIFO", "SCHED_RR",      "SCHED_BATCH",
                                                        "SCHED_ISO",   "SCHED_IDLE", "SCHED_DEADLINE"};
 constexpr std::array<std::string_view, 3> kIoClasses = {"IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"};
+constexpr std::array<std::string_view, 7> kMemoryModes = {
+    "MPOL_DEFAULT",   "MPOL_BIND",           "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL"};
+constexpr std::array<std::string_view, 3> kMemoryFlags = {"MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES",
+                                                          "MPOL_F_STATIC_NODES"};
 constexpr std::array<std::string_view, 8> kPropagations = {"private", "rprivate", "slave",      "rslave",
                                                            "shared",  "rshared",  "unbindable", "runbindable"};
 
@@ -197,7 +202,47 @@ void check_seccomp(const Seccomp& seccomp) {
     throw_error("linux.seccomp.listenerMetadata: needs listenerPath");
 }
 
+void check_net_devices(const RuntimeConfig& config) {
+  if (config.linux_.net_devices.empty()) return;
+  if (config.find_namespace("network") == nullptr)
+    throw_error("linux.netDevices: needs a network namespace in linux.namespaces to move them to");
+  std::set<std::string_view> names;
+  const auto good = [](std::string_view name) {
+    constexpr size_t kMaxName = 15;  // IFNAMSIZ without the terminator
+    return !name.empty() && name.size() <= kMaxName && name != "." && name != ".." &&
+           name.find_first_of("/: \t\n\v\f\r%") == std::string_view::npos;
+  };
+  for (const auto& [interface, name] : config.linux_.net_devices) {
+    for (const std::string_view each : {std::string_view(interface), std::string_view(name)})
+      if (!good(each)) throw_error("linux.netDevices: {} is no name of a network interface", quoted(each));
+    if (!names.insert(name).second) throw_error("linux.netDevices: two interfaces cannot both be named {}", name);
+  }
+}
+
+void check_memory_policy(const MemoryPolicy& policy) {
+  if (!one_of(policy.mode, kMemoryModes))
+    throw_error("linux.memoryPolicy.mode: {} is not one of {}", quoted(policy.mode), listed(kMemoryModes));
+  if (!policy.nodes.empty() && !parse_number_list(policy.nodes))
+    throw_error("linux.memoryPolicy.nodes: {} is no list such as 0-3,7", quoted(policy.nodes));
+  for (const std::string& flag : policy.flags)
+    if (!one_of(flag, kMemoryFlags))
+      throw_error("linux.memoryPolicy.flags: {} is not one of {}", quoted(flag), listed(kMemoryFlags));
+}
+
 }  // namespace
+
+std::optional<std::vector<unsigned>> parse_number_list(std::string_view text) {
+  constexpr std::int64_t kMaxNumber = 8191;  // CONFIG_NR_CPUS and MAX_NUMNODES are never larger
+  std::set<unsigned> numbers;
+  for (const std::string& part : split(text, ',')) {
+    const std::vector<std::string> ends = split(trim(part), '-', 2);
+    const auto first = to_int(ends[0], 0, kMaxNumber);
+    const auto last = ends.size() > 1 ? to_int(ends[1], 0, kMaxNumber) : first;
+    if (!first || !last || *last < *first) return std::nullopt;
+    for (std::int64_t number = *first; number <= *last; ++number) numbers.insert(static_cast<unsigned>(number));
+  }
+  return std::vector<unsigned>(numbers.begin(), numbers.end());
+}
 
 bool is_namespaced_sysctl(std::string_view key, std::string_view* ns) {
   std::string dotted(key);
@@ -236,6 +281,10 @@ void validate_process(const Process& process, std::string_view path) {
   if (process.io_priority && !one_of(process.io_priority->io_class, kIoClasses))
     throw_error("{}.ioPriority.class: {} is not one of {}", path, quoted(process.io_priority->io_class),
                 listed(kIoClasses));
+  for (size_t i = 0; i < process.cpu_affinity.size(); ++i)
+    if (!process.cpu_affinity[i].empty() && !parse_number_list(process.cpu_affinity[i]))
+      throw_error("{}.execCPUAffinity.{}: {} is no list such as 0-3,7", path, i == 0 ? "initial" : "final",
+                  quoted(process.cpu_affinity[i]));
 }
 
 void validate(const RuntimeConfig& config) {
@@ -248,7 +297,9 @@ void validate(const RuntimeConfig& config) {
   check_mounts(config);
   check_hooks(config.hooks);
   check_sysctls(config);
+  check_net_devices(config);
   if (config.linux_.seccomp) check_seccomp(*config.linux_.seccomp);
+  if (config.linux_.memory_policy) check_memory_policy(*config.linux_.memory_policy);
   if (config.linux_.intel_rdt) throw_error("linux.intelRdt: resctrl is the host administrator's and is not supported");
   if (const auto& personality = config.linux_.personality) {
     if (personality->domain != "LINUX" && personality->domain != "LINUX32")

@@ -161,6 +161,15 @@ void info() {
   out.number("policy", ::sched_getscheduler(0));
   out.number("ioprio", ::syscall(SYS_ioprio_get, 1, 0));
   out.number("personality", ::personality(0xffffffff));
+  cpu_set_t cpus;
+  std::vector<std::string> allowed;
+  if (::sched_getaffinity(0, sizeof cpus, &cpus) == 0)
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &cpus)) allowed.push_back(std::to_string(cpu));
+  out.raw("cpus", list(allowed));
+  int policy = -1;
+  ::syscall(SYS_get_mempolicy, &policy, nullptr, 0, nullptr, 0);
+  out.number("mempolicy", policy);
   int death_signal = 0;
   ::prctl(PR_GET_PDEATHSIG, &death_signal);
   out.number("pdeathsig", death_signal);
@@ -217,6 +226,15 @@ void write_path(const char* path, const std::string& text, int flags) {
   const ssize_t n = ::write(fd, text.data(), text.size());
   report(n);
   ::close(fd);
+}
+
+/// Appends what comes on stdin, then a newline.
+void save(const char* path) {
+  std::string text;
+  char buffer[4096];
+  ssize_t n;
+  while ((n = ::read(0, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<size_t>(n));
+  write_path(path, text + "\n", O_CREAT | O_APPEND);
 }
 
 void ls(const char* path) {
@@ -311,7 +329,15 @@ bool run(const std::vector<std::string>& words) {
     write_path(argument(1), argument(2), O_CREAT | O_TRUNC);
   else if (verb == "overwrite")
     write_path(argument(1), argument(2), 0);
-  else if (verb == "mkdir")
+  else if (verb == "append")
+    write_path(argument(1), std::string(argument(2)) + "\n", O_CREAT | O_APPEND);
+  else if (verb == "save")
+    save(argument(1));
+  else if (verb == "saveenv") {
+    std::string text;
+    for (char** entry = environ; *entry != nullptr; ++entry) text += std::string(*entry) + "\n";
+    write_path(argument(1), text, O_CREAT | O_TRUNC);
+  } else if (verb == "mkdir")
     report(::mkdir(argument(1), 0755));
   else if (verb == "try")
     report(try_call(argument(1)));

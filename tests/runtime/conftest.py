@@ -271,6 +271,14 @@ def oci(runtime_name, place, request):
 
 
 @pytest.fixture
+def kelp_oci_nested(place, request):
+    """kelp-oci alone, inside a user namespace."""
+    made = _make("kelp-oci-nested", place, request)
+    yield made
+    made.end()
+
+
+@pytest.fixture
 def kelp_oci(place, request):
     """kelp-oci alone, for what is its own: messages, hints, private options."""
     made = _make("kelp-oci", place, request)

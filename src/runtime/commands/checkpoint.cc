@@ -9,20 +9,26 @@
 namespace kelp::runtime {
 namespace {
 
-#define KELP_OCI_CRIU_OPTIONS                                                                      \
-  OptionSpec{"image-path", 0, "DIR", "directory of the images (default: checkpoint)"},             \
-      OptionSpec{"work-path", 0, "DIR", "directory of criu's logs (default: that of the images)"}, \
-      OptionSpec{"tcp-established", 0, nullptr, "allow open TCP connections"},                     \
-      OptionSpec{"ext-unix-sk", 0, nullptr, "allow unix sockets that lead outside"},               \
-      OptionSpec{"shell-job", 0, nullptr, "allow terminals of the caller"},                        \
-      OptionSpec{"file-locks", 0, nullptr, "handle file locks"}, OptionSpec {                      \
-    "manage-cgroups-mode", 0, "MODE", "soft, full, strict or ignore (default: soft)"               \
+#define KELP_OCI_CRIU_OPTIONS                                                                          \
+  OptionSpec{"image-path", 0, "DIR", "directory of the images (default: checkpoint)"},                 \
+      OptionSpec{"work-path", 0, "DIR", "directory of criu's logs (default: that of the images)"},     \
+      OptionSpec{"tcp-established", 0, nullptr, "allow open TCP connections"},                         \
+      OptionSpec{"ext-unix-sk", 0, nullptr, "allow unix sockets that lead outside"},                   \
+      OptionSpec{"shell-job", 0, nullptr, "allow terminals of the caller"},                            \
+      OptionSpec{"file-locks", 0, nullptr, "handle file locks"},                                       \
+      OptionSpec{"lazy-pages", 0, nullptr, "leave the memory behind, to be fetched on demand"},        \
+      OptionSpec{"auto-dedup", 0, nullptr, "drop pages of the parent's images that are here"},         \
+      OptionSpec{"empty-ns", 0, "KIND", "do not keep what is in this kind of namespace"}, OptionSpec { \
+    "manage-cgroups-mode", 0, "MODE", "soft, full, strict or ignore (default: soft)"                   \
   }
 
 constexpr std::array kCheckpointOptions = {
     KELP_OCI_CRIU_OPTIONS,
     OptionSpec{"parent-path", 0, "DIR", "images of an earlier pre-dump"},
     OptionSpec{"leave-running", 0, nullptr, "let the container go on"},
+    OptionSpec{"tcp-skip-in-flight", 0, nullptr, "forget TCP connections that are not accepted yet"},
+    OptionSpec{"page-server", 0, "ADDRESS:PORT", "send the memory there"},
+    OptionSpec{"status-fd", 0, "N", "criu says there that it serves pages"},
     OptionSpec{"pre-dump", 0, nullptr, "write the memory only, for a quicker checkpoint later"},
 };
 constexpr std::array kRestoreOptions = {
@@ -37,6 +43,7 @@ constexpr std::array kRestoreOptions = {
 
 CriuOptions criu_options(const Call& call) {
   CriuOptions criu;
+  criu.program = call.global.criu;
   if (call.options.has("image-path")) criu.image_dir = call.options.value("image-path");
   criu.work_dir = call.options.value("work-path");
   criu.manage_cgroups = call.options.value("manage-cgroups-mode");
@@ -44,6 +51,9 @@ CriuOptions criu_options(const Call& call) {
   criu.ext_unix_sk = call.options.flag("ext-unix-sk");
   criu.shell_job = call.options.flag("shell-job");
   criu.file_locks = call.options.flag("file-locks");
+  criu.lazy_pages = call.options.flag("lazy-pages");
+  criu.auto_dedup = call.options.flag("auto-dedup");
+  criu.empty_ns = call.options.value("empty-ns");
   return criu;
 }
 
@@ -51,6 +61,9 @@ int checkpoint(const Call& call) {
   CriuOptions criu = criu_options(call);
   criu.parent_dir = call.options.value("parent-path");
   criu.leave_running = call.options.flag("leave-running");
+  criu.tcp_skip_in_flight = call.options.flag("tcp-skip-in-flight");
+  criu.page_server = call.options.value("page-server");
+  criu.status_fd = call.options.number("status-fd", -1, 3, 1 << 20);
   criu.pre_dump = call.options.flag("pre-dump");
   checkpoint_container(call.global.root, call.words[0], criu);
   return 0;

@@ -13,6 +13,7 @@ struct GlobalOptions {
   std::string root;
   bool systemd_cgroup = false;
   bool no_cgroup = false;  ///< --cgroup-manager disabled
+  std::string criu;        ///< program of checkpoint and restore, "" = criu in PATH
   bool rootless = true;    ///< --rootless false: no user namespace unless the configuration has one
 };
 

@@ -16,6 +16,7 @@ CreateOptions create_options(const Call& call) {
   if (call.options.has("bundle")) options.bundle = call.options.value("bundle");
   if (call.options.has("config")) options.config = call.options.value("config");
   options.console_socket = call.options.value("console-socket");
+  options.pidfd_socket = call.options.value("pidfd-socket");
   options.pid_file = call.options.value("pid-file");
   options.preserve_fds = call.options.number("preserve-fds", 0, 0, 1000);
   options.no_pivot = call.options.flag("no-pivot");

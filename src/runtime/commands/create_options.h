@@ -9,6 +9,7 @@
       OptionSpec{"config", 'f', "FILE", "configuration in place of config.json"},                         \
       OptionSpec{"console-socket", 0, "PATH", "unix socket that gets the terminal's master"},             \
       OptionSpec{"pid-file", 0, "FILE", "write the first process' id there"},                             \
+      OptionSpec{"pidfd-socket", 0, "PATH", "unix socket that gets a pidfd of the first process"},        \
       OptionSpec{"no-pivot", 0, nullptr, "chroot in place of pivot_root (hosts that run on a ramfs)"},    \
       OptionSpec{"no-new-keyring", 0, nullptr, "keep the caller's session keyring"},                      \
       OptionSpec{"preserve-fds", 0, "N", "pass N descriptors after stdio to the container"}, OptionSpec { \

@@ -13,6 +13,7 @@ constexpr std::array kOptions = {
     OptionSpec{"process", 'p', "FILE", "process object (JSON) to run"},
     OptionSpec{"console-socket", 0, "PATH", "unix socket that gets the terminal's master"},
     OptionSpec{"pid-file", 0, "FILE", "write the process' id there"},
+    OptionSpec{"pidfd-socket", 0, "PATH", "unix socket that gets a pidfd of the process"},
     OptionSpec{"detach", 'd', nullptr, "do not wait for its end"},
     OptionSpec{"tty", 't', nullptr, "give it a terminal"},
     OptionSpec{"env", 'e', "NAME=VALUE", "set an environment variable"},
@@ -26,6 +27,7 @@ constexpr std::array kOptions = {
     OptionSpec{"preserve-fds", 0, "N", "pass N descriptors after stdio"},
     OptionSpec{"cgroup", 0, "PATH", "group below the container's"},
     OptionSpec{"ignore-paused", 0, nullptr, "also in a paused container"},
+    OptionSpec{"no-subreaper", 0, nullptr, "has no effect: kelp-oci is never a subreaper here", true},
 };
 
 int exec(const Call& call) {
@@ -51,6 +53,7 @@ int exec(const Call& call) {
   options.ignore_paused = call.options.flag("ignore-paused");
   options.cgroup = call.options.value("cgroup");
   options.console_socket = call.options.value("console-socket");
+  options.pidfd_socket = call.options.value("pidfd-socket");
   options.pid_file = call.options.value("pid-file");
   options.preserve_fds = call.options.number("preserve-fds", 0, 0, 1000);
   options.detach = call.options.flag("detach");

@@ -205,11 +205,11 @@ TEST_CASE("state document") {
   state.bundle = "/b";
   state.annotations["a"] = "b";
   CHECK(print_state(state) ==
-        R"({"ociVersion":"1.2.0","id":"c1","pid":42,"status":"running","bundle":"/b","annotations":{"a":"b"}})");
+        R"({"ociVersion":"1.3.0","id":"c1","pid":42,"status":"running","bundle":"/b","annotations":{"a":"b"}})");
   const RuntimeState again = parse_state(print_state(state, true));
   CHECK(again.pid == 42);
   CHECK(again.annotations.at("a") == "b");
   CHECK(print_container_process_state(state, 7, "m").find(R"("fds":["seccompFd"],"pid":7,"metadata":"m","state":{)") !=
         std::string::npos);
-  CHECK(print_features(Features{}).find("\"ociVersionMax\": \"1.2.0\"") != std::string::npos);
+  CHECK(print_features(Features{}).find("\"ociVersionMax\": \"1.3.0\"") != std::string::npos);
 }
