@@ -76,8 +76,8 @@ start_root_agent() {
   /usr/bin/env python3 "$1/tests/harness/root_agent.py" "$agent_directory/socket" "$(id -u "$2")" &
   agent=$!
   trap 'kill "$agent" 2>/dev/null && wait "$agent" || true; rm -rf "$agent_directory"' EXIT
-  for _ in $(seq 50); do
-    [ ! -S "$agent_directory/socket" ] || break
+  for _ in $(seq 300); do
+    if [ -S "$agent_directory/socket" ] || ! kill -0 "$agent" 2>/dev/null; then break; fi
     sleep 0.1
   done
   if [ -S "$agent_directory/socket" ]; then export KELP_TEST_ROOT_AGENT=$agent_directory/socket; fi

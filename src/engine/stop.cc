@@ -175,6 +175,7 @@ int wait_container(Context& context, const store::ContainerRecord& record, const
     const bool ended = status.status == store::Status::exited;
     if (end_wanted && (ended || (conditions.empty() && status.status == store::Status::created))) {
       if (status.last_exit) return status.last_exit->code;
+      store::refuse_newer_exit(context.layout, record.id);
       if (status.exit_unknown)
         throw_error("container {} has ended, but its exit code was lost with its monitor", record.name);
       return conditions.empty() ? 0 : -1;

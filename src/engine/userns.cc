@@ -49,7 +49,15 @@ std::optional<Holder> read_holder(const Context& context) {
   return Holder{pid, start};
 }
 
+/// The record of a newer kelp is left as it is: S is then found by the monitors.
+bool newer_holder(const Context& context) {
+  const auto text = sys::read_small_file(holder_path(context), 4096);
+  int schema = 0;
+  return text && std::sscanf(text->c_str(), "{\"schema\":%d", &schema) == 1 && schema > 1;
+}
+
 void publish(const Context& context, const Holder& holder) {
+  if (newer_holder(context)) return;
   sys::replace_file(holder_path(context), fmt::format("{{\"schema\":1,\"pid\":{},\"start\":{},\"boot\":\"{}\"}}\n",
                                                       holder.pid, holder.start, store::boot_id()));
 }
@@ -95,6 +103,7 @@ std::optional<Fd> find_by_monitors(Context& context) {
   const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(context.layout.run.c_str()), ::closedir);
   if (!dir) return std::nullopt;
   while (const dirent* entry = ::readdir(dir.get())) {
+    if (sys::is_dead_draft(entry->d_name)) ::unlinkat(::dirfd(dir.get()), entry->d_name, 0);
     if (!is_full_id(entry->d_name)) continue;
     const auto state = store::read_run_state(context.layout, entry->d_name);
     if (!state) continue;

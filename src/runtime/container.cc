@@ -27,7 +27,7 @@ namespace kelp::runtime {
 namespace {
 
 constexpr int kSchema = 1;
-constexpr int kReserveSeconds = 10;
+constexpr int kReserveTries = 1000;
 constexpr const char* kFiles[] = {"state.json", "gate", "config.json"};
 
 /// true when we are uid 0 of the initial user namespace: the one whose directory is /run.
@@ -148,34 +148,38 @@ void check_id(std::string_view id) {
 Container::Container(std::string root, std::string id, Fd dir)
     : root_(std::move(root)), id_(std::move(id)), path_(root_ + "/" + id_), dir_(std::move(dir)) {}
 
+/// The directory appears under its own name at once and is ours when we hold its lock: there is no draft that a killed
+/// maker could leave behind. What it does leave is a directory without state and without lock, which find() removes.
 Container Container::reserve(const std::string& root, const std::string& id, const std::string& config_text) {
   check_id(id);
-  const std::string temporary = fmt::format("{}/.new-{}-{}", root, ::getpid(), id.substr(0, 64));
-  if (::mkdir(temporary.c_str(), 0700) < 0) {
-    if (errno != ENOENT && errno != EEXIST) throw_errno("create {}", temporary);
-    sys::mkdirs(root, 0700);
-    if (::mkdir(temporary.c_str(), 0700) < 0 && errno != EEXIST) throw_errno("create {}", temporary);
+  const std::string path = root + "/" + id;
+  for (int tries = 0; tries < kReserveTries; ++tries) {
+    if (::mkdir(path.c_str(), 0700) < 0) {
+      if (errno == ENOENT) {
+        sys::mkdirs(root, 0700);
+      } else if (errno != EEXIST) {
+        throw_errno("create {}", path);
+      } else if (find(root, id)) {
+        throw_usage("container with id {} already exists", kelp::quoted(id));
+      }
+      continue;
+    }
+    Fd lock = open_dir(path);
+    if (!lock && errno != ENOENT) throw_errno("open {}", path);
+    // Before it was locked it looked like a dead maker's: whoever looked may hold the lock, or have removed it.
+    struct stat info {};
+    if (!lock || !try_flock(lock.get()) || ::fstat(lock.get(), &info) < 0 || info.st_nlink == 0) continue;
+    // Another open file than the lock's: held_by_another() and the children look through this one.
+    Container made(root, id, open_dir(path));
+    if (!made.dir_) throw_errno("open {}", path);
+    made.lock_ = std::move(lock);
+    Rollback undo;
+    undo.add([&] { made.remove(); });
+    write_new(made.dir_.get(), "config.json", config_text);
+    undo.commit();
+    return made;
   }
-  Container made(root, id, open_dir(temporary));
-  if (!made.dir_) throw_errno("open {}", temporary);
-  Rollback undo;
-  undo.add([&] {
-    for (const char* name : kFiles) ::unlinkat(made.dir_.get(), name, 0);
-    ::rmdir(temporary.c_str());
-  });
-  if (!try_flock(made.dir_.get())) throw_errno("lock {}", temporary);
-  ::unlinkat(made.dir_.get(), "config.json", 0);  // of a dead process with our pid
-  write_new(made.dir_.get(), "config.json", config_text);
-  while (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, made.path_.c_str(), RENAME_NOREPLACE) < 0) {
-    if (errno != EEXIST) throw_errno("reserve the id {}", id);
-    if (find(root, id)) throw_usage("container with id {} already exists", kelp::quoted(id));
-  }
-  undo.commit();
-  made.lock_ = Fd(::fcntl(made.dir_.get(), F_DUPFD_CLOEXEC, 0));
-  // dir_ and lock_ share one open file, and with it the lock: look through another one from now on.
-  made.dir_ = open_dir(made.path_);
-  if (!made.dir_) throw_errno("open {}", made.path_);
-  return made;
+  throw_error("{}: every new directory was removed at once", path);
 }
 
 std::optional<Container> Container::find(const std::string& root, const std::string& id) {
@@ -321,29 +325,10 @@ bool Container::lock(int timeout_ms) {
   return true;
 }
 
-/// Removes reservations whose maker was killed before they got their name.
-void Container::sweep() noexcept {
-  DIR* dir = ::opendir(root_.c_str());
-  if (dir == nullptr) return;
-  while (const dirent* entry = ::readdir(dir)) {
-    if (!starts_with(entry->d_name, ".new-")) continue;
-    const std::string path = root_ + "/" + entry->d_name;
-    const Fd left = open_dir(path);
-    struct stat info {};
-    // A fresh one may be about to be locked.
-    if (!left || ::fstat(left.get(), &info) < 0 || info.st_mtime + kReserveSeconds > ::time(nullptr)) continue;
-    if (!try_flock(left.get())) continue;
-    for (const char* name : kFiles) ::unlinkat(left.get(), name, 0);
-    ::rmdir(path.c_str());
-  }
-  ::closedir(dir);
-}
-
 void Container::remove() noexcept {
   for (const char* name : kFiles) ::unlinkat(dir_.get(), name, 0);
   ::unlinkat(dir_.get(), ".state.json", 0);
   if (::rmdir(path_.c_str()) < 0 && errno != ENOENT) log::warn("cannot remove {}: {}", path_, errno_text(errno));
-  sweep();
   lock_.reset();
 }
 

@@ -50,8 +50,8 @@ void check_id(std::string_view id);
 /// An open state directory.
 class Container {
  public:
-  /// Reserves the id: the directory is made under another name, locked, and renamed. The lock is held until unlock() or
-  /// the end. throws Error when the id is in use.
+  /// Reserves the id: makes the directory and locks it. The lock is held until unlock() or the end. throws UsageError
+  /// when the id is in use.
   static Container reserve(const std::string& root, const std::string& id, const std::string& config_text);
   /// An existing container; cleans up first what a dead creator left. throws Error "container "x" does not exist".
   static Container open(const std::string& root, const std::string& id);
@@ -86,7 +86,6 @@ class Container {
 
  private:
   Container(std::string root, std::string id, Fd dir);
-  void sweep() noexcept;
   std::string root_, id_, path_;
   Fd dir_, lock_;
 };

@@ -81,16 +81,28 @@ std::optional<RunState> read_run_state(const Layout& layout, std::string_view id
   return read_json<RunState>(layout.run_of(id) + "/state.json", run_state_from_json);
 }
 
-void refuse_newer_state(const Layout& layout, std::string_view id) {
-  const std::string path = layout.run_of(id) + "/state.json";
+namespace {
+
+template <typename Parse>
+void refuse_newer(const std::string& path, Parse parse) {
   const auto text = sys::read_small_file(path);
   if (!text || text->empty()) return;
   try {
-    run_state_from_json(*text, path);
+    parse(*text, path);
   } catch (const Error& error) {
     if (error.message().find("newer kelp") != std::string::npos) throw;
     log::debug("{}", error.message());
   }
+}
+
+}  // namespace
+
+void refuse_newer_state(const Layout& layout, std::string_view id) {
+  refuse_newer(layout.run_of(id) + "/state.json", run_state_from_json);
+}
+
+void refuse_newer_exit(const Layout& layout, std::string_view id) {
+  refuse_newer(layout.container(id) + "/exit.json", exit_record_from_json);
 }
 
 std::optional<ExitRecord> read_exit_record(const Layout& layout, std::string_view id) {

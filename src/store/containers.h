@@ -61,6 +61,8 @@ ContainerStatus status(const Layout& layout, const ContainerRecord& record);
 /// throws Error when a newer kelp has written the state of the running container: acting on it is refused, while
 /// listings take it as not running.
 void refuse_newer_state(const Layout& layout, std::string_view id);
+/// The same for the exit of a container that has ended: a start would write another one over it.
+void refuse_newer_exit(const Layout& layout, std::string_view id);
 std::optional<RunState> read_run_state(const Layout& layout, std::string_view id);
 std::optional<ExitRecord> read_exit_record(const Layout& layout, std::string_view id);
 /// For the programs that write it without a JSON library: tests, and starts that fail before a monitor exists.

@@ -1,6 +1,7 @@
 #include "store/image_index.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -138,6 +139,8 @@ std::vector<IndexEntry> read_entries(const Layout& layout) {
 
 void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit) {
   const sys::FileLock lock = sys::FileLock::exclusive(layout.locks() + "/images");
+  for (const std::string& path : {layout.index(), copy_path(layout)})
+    ::unlink(sys::locked_draft(path).c_str());  // of a killed process: ours comes only where something changes
   std::vector<IndexEntry> entries = read_full_entries(layout);
   const auto print = [&] {
     spec::ImageIndex index;
@@ -149,12 +152,12 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
   const std::string after = print();
   if (stamp_of(layout).empty() || after != before) {
     if (!sys::read_small_file(layout.oci_layout())) {
-      sys::replace_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
+      sys::replace_locked_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
     }
-    sys::replace_file(layout.index(), after, 0644, sys::Durability::fsync);
+    sys::replace_locked_file(layout.index(), after, 0644, sys::Durability::fsync);
   }
   sys::mkdirs(layout.image_records(), 0700);
-  sys::replace_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+  sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
 }
 
 void take_name(std::vector<IndexEntry>& entries, const std::string& name) {

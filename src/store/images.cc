@@ -286,9 +286,8 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
   }
   record.size = image_size(layout, image, manifest);
   sys::mkdirs(layout.image_records(), 0700);
-  sys::replace_file(layout.image_record(digest.hex()), to_json(record), 0600, sys::Durability::fsync);
-
   edit_index(layout, [&](std::vector<IndexEntry>& entries) {
+    sys::replace_locked_file(layout.image_record(digest.hex()), to_json(record), 0600, sys::Durability::fsync);
     IndexEntry fresh{.manifest = digest.str(),
                      .media_type = image.manifest.media_type.empty() ? manifest.media_type : image.manifest.media_type,
                      .size = image.manifest.size,

@@ -74,7 +74,7 @@ std::string absolute(const std::string& path) {
 }
 
 void write_once(const std::string& path, std::string_view content) {
-  if (::access(path.c_str(), F_OK) < 0) sys::replace_file(path, content, 0644);
+  if (::access(path.c_str(), F_OK) < 0) sys::replace_locked_file(path, content, 0644);
 }
 
 void make_top(const std::string& path, const char* setting) {
@@ -124,6 +124,7 @@ void prepare(const Layout& layout) {
     for (const std::string& path : {layout.blobs(), layout.layers(), layout.containers(), layout.containers() + "/.new",
                                     layout.names(), layout.volumes(), layout.secrets(), layout.trash(), layout.locks()})
       sys::mkdirs(path, 0700);
+    const auto lock = sys::FileLock::exclusive(layout.locks() + "/images");
     write_once(layout.oci_layout(), "{\"imageLayoutVersion\":\"1.0.0\"}");
     write_once(layout.index(),
                "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\","

@@ -182,7 +182,9 @@ SweepResult sweep_alone(const Layout& layout) {
   const Marked marked = mark(layout);
   sweep_blobs(layout, marked, result);
   sweep_layers(layout, marked, result);
+  const auto lock = sys::FileLock::exclusive(layout.locks() + "/images");  // no writer of a record: drafts are dead
   each_entry(layout.image_records(), [&](const std::string& name) {
+    if (ends_with(name, ".json.new")) ::unlink((layout.image_records() + "/" + name).c_str());
     if (name.size() != 64 + 5 || marked.manifests.contains("sha256:" + name.substr(0, 64))) return;
     ::unlink((layout.image_records() + "/" + name).c_str());
   });

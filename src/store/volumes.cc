@@ -17,6 +17,7 @@
 #include "store/containers.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
+#include "sys/xattr_tree.h"
 
 namespace kelp::store {
 
@@ -110,6 +111,34 @@ std::optional<VolumeRecord> read_volume(const Layout& layout, const std::string&
   return volume;
 }
 
+/// The draft is made in the trash, where it is swept should we be killed. Whoever empties the trash cannot know that we
+/// live: then we start again. false: the name is taken.
+bool publish_volume(const Layout& layout, const VolumeRecord& volume) {
+  const std::string path = layout.volume(volume.name);
+  for (int tries = 0; tries < 100; ++tries) {
+    const std::string draft = layout.trash() + "/volume-" + new_container_id();
+    try {
+      sys::mkdirs(draft, 0700);
+      sys::replace_file(draft + "/volume.json", to_json(volume));
+      if (::mkdir((draft + "/_data").c_str(), 0755) < 0) throw_errno("make {}/_data", draft);
+      // rename(2) replaces only an empty directory, and a published volume is never empty: so this is the reservation.
+      if (::rename(draft.c_str(), path.c_str()) == 0) return true;
+      if (errno != ENOTEMPTY && errno != EEXIST) throw_errno("publish volume {}", volume.name);
+      sys::remove_tree(draft);
+      return false;
+    } catch (const SysError& error) {
+      if (error.code() == ENOENT) continue;
+      try {
+        sys::remove_tree(draft);
+      } catch (const Error& left) {
+        log::debug("{}", left.message());  // it is in the trash
+      }
+      throw;
+    }
+  }
+  throw_error("volume {}: its draft was removed again and again", volume.name);
+}
+
 }  // namespace
 
 VolumeRecord create_volume(const Layout& layout, const VolumeRequest& request) {
@@ -125,26 +154,10 @@ VolumeRecord create_volume(const Layout& layout, const VolumeRequest& request) {
   volume.machine = machine_id();
   apply_options(volume);
   derive(layout, volume);
-  const std::string path = layout.volume(volume.name);
-  const std::string draft = layout.volumes() + "/.new-" + new_container_id();
-  sys::mkdirs(draft, 0700);
-  Rollback undo;
-  undo.add([&] {
-    ::unlink((draft + "/volume.json").c_str());
-    ::rmdir((draft + "/_data").c_str());
-    ::rmdir(draft.c_str());
-  });
-  sys::replace_file(draft + "/volume.json", to_json(volume));
-  if (::mkdir((draft + "/_data").c_str(), 0755) < 0) throw_errno("make {}/_data", draft);
-  // rename(2) replaces only an empty directory, and a published volume is never empty: so this is the reservation.
-  if (::rename(draft.c_str(), path.c_str()) < 0) {
-    if (errno != ENOTEMPTY && errno != EEXIST) throw_errno("publish volume {}", volume.name);
-    auto existing = read_volume(layout, volume.name);
-    if (request.ignore_if_exists && existing) return std::move(*existing);
-    throw_usage("volume with name {} already exists: volume already exists", volume.name);
-  }
-  undo.commit();
-  return volume;
+  if (publish_volume(layout, volume)) return volume;
+  auto existing = read_volume(layout, volume.name);
+  if (request.ignore_if_exists && existing) return std::move(*existing);
+  throw_usage("volume with name {} already exists: volume already exists", volume.name);
 }
 
 std::optional<VolumeRecord> find_volume(const Layout& layout, std::string_view name, bool prefix) {

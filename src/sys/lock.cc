@@ -1,6 +1,7 @@
 #include "sys/lock.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,8 +9,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <limits>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace kelp::sys {
 
@@ -91,21 +94,19 @@ void write_all(int fd, std::string_view content, std::string_view name) {
   }
 }
 
-void replace_file(const std::string& path, std::string_view content, unsigned mode, Durability durability) {
-  static std::atomic<unsigned> counter{0};
-  const std::string fresh = path + ".new-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-  Fd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
-  if (!fd && errno == EEXIST && ::unlink(fresh.c_str()) == 0)  // left by a process that had our pid
-    fd = Fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
-  if (!fd) throw_errno("create {}", fresh);
+namespace {
+
+/// Writes the draft, whose descriptor is new, and renames it over the path.
+void write_and_rename(Fd fd, const std::string& draft, const std::string& path, std::string_view content, unsigned mode,
+                      Durability durability) {
   try {
-    if (::fchmod(fd.get(), mode) < 0) throw_errno("change mode of {}", fresh);  // whatever the umask
-    write_all(fd.get(), content, fresh);
-    if (durability == Durability::fsync && ::fsync(fd.get()) < 0) throw_errno("sync {}", fresh);
+    if (::fchmod(fd.get(), mode) < 0) throw_errno("change mode of {}", draft);  // whatever the umask
+    write_all(fd.get(), content, draft);
+    if (durability == Durability::fsync && ::fsync(fd.get()) < 0) throw_errno("sync {}", draft);
     fd.reset();
-    if (::rename(fresh.c_str(), path.c_str()) < 0) throw_errno("rename {} to {}", fresh, path);
+    if (::rename(draft.c_str(), path.c_str()) < 0) throw_errno("rename {} to {}", draft, path);
   } catch (...) {
-    ::unlink(fresh.c_str());
+    ::unlink(draft.c_str());
     throw;
   }
   if (durability == Durability::fsync) {
@@ -113,6 +114,35 @@ void replace_file(const std::string& path, std::string_view content, unsigned mo
     if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory of {}", path);
   }
 }
+
+}  // namespace
+
+void replace_file(const std::string& path, std::string_view content, unsigned mode, Durability durability) {
+  static std::atomic<unsigned> counter{0};
+  const std::string draft = path + ".new-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+  Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd && errno == EEXIST && ::unlink(draft.c_str()) == 0)  // left by a process that had our pid
+    fd = Fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!fd) throw_errno("create {}", draft);
+  write_and_rename(std::move(fd), draft, path, content, mode, durability);
+}
+
+bool is_dead_draft(std::string_view name) {
+  const size_t mark = name.rfind(".new-");
+  if (mark == std::string_view::npos) return false;
+  const std::string_view writer = name.substr(mark + 5);
+  const auto pid = to_int(writer.substr(0, writer.find('-')), 1, std::numeric_limits<pid_t>::max());
+  return pid && ::kill(static_cast<pid_t>(*pid), 0) < 0 && errno == ESRCH;
+}
+
+void replace_locked_file(const std::string& path, std::string_view content, unsigned mode, Durability durability) {
+  const std::string draft = locked_draft(path);
+  Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
+  if (!fd) throw_errno("create {}", draft);
+  write_and_rename(std::move(fd), draft, path, content, mode, durability);
+}
+
+std::string locked_draft(const std::string& path) { return path + ".new"; }
 
 std::string read_rest(int fd, std::string_view name, size_t max) {
   std::string text;

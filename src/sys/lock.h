@@ -39,6 +39,14 @@ enum class Durability { none, fsync };
 /// the new text, never a part. mode octal; fsync also syncs the directory. throws SysError naming the path.
 void replace_file(const std::string& path, std::string_view content, unsigned mode = 0600,
                   Durability durability = Durability::none);
+/// The name is that of a draft of replace_file() whose writer lives no more.
+bool is_dead_draft(std::string_view name);
+/// The same for a file that is written under a lock only: its draft has one name, so that the next writer, who holds
+/// the lock, overwrites or removes what a killed one left.
+void replace_locked_file(const std::string& path, std::string_view content, unsigned mode = 0600,
+                         Durability durability = Durability::none);
+/// Where replace_locked_file() writes before it renames.
+std::string locked_draft(const std::string& path);
 
 /// The whole file, at most `max` bytes (Error above). nullopt: it does not exist.
 std::optional<std::string> read_small_file(const std::string& path, size_t max = 1U << 20U);

@@ -111,8 +111,7 @@ def names_of(kelp):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["kelp", "kelp-monitor", "slirp4netns", pytest.param("kelp-oci", marks=pytest.mark.xfail(
-    strict=False, reason="a kelp-oci killed between its draft directory and the rename leaves oci/.new-* for ten seconds"))])
+@pytest.mark.parametrize("program", ["kelp", "kelp-oci", "kelp-monitor", "slirp4netns"])
 def test_run_killed_at_system_calls(kelp, place, seed, program):
     if program == "slirp4netns":
         needs.need("tun")

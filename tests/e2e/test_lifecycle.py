@@ -166,6 +166,32 @@ def test_pause(kelp):
     assert status(kelp, "c") == "running"
 
 
+def health(kelp, name):
+    return kelp("inspect", "--format", "{{.State.Health.Status}}", name).text
+
+
+def test_health(kelp):
+    """Run inside, again and again; the word changes after so many failures, and back at the first success."""
+    kelp("run", "-d", "--name", "c", "--health-cmd", "test -f /well", "--health-interval", "100ms", "--health-retries", "2",
+         *NONE, "busybox", "sleep", "1000")
+    until("unhealthy", lambda: health(kelp, "c") == "unhealthy", 30)
+    assert "(unhealthy)" in kelp("ps", "--filter", "name=c").out
+    kelp("exec", "c", "touch", "/well")
+    until("healthy", lambda: health(kelp, "c") == "healthy", 30)
+    assert "(healthy)" in kelp("ps").out
+
+
+def test_health_in_the_start_period_and_with_a_time_out(kelp):
+    """Failures in the start period do not count; a check that takes too long is a failure."""
+    kelp("run", "-d", "--name", "starts", "--health-cmd", "echo x >> /checks; false", "--health-interval", "50ms",
+         "--health-retries", "1", "--health-start-period", "1h", *NONE, "busybox", "sleep", "1000")
+    until("five checks", lambda: kelp("exec", "starts", "wc", "-l", "/checks", code=None).out[:1] in tuple("56789"), 30)
+    assert health(kelp, "starts") == "starting"
+    kelp("run", "-d", "--name", "hangs", "--health-cmd", "sleep 1000", "--health-interval", "50ms", "--health-timeout", "200ms",
+         "--health-retries", "1", *NONE, "busybox", "sleep", "1000")
+    until("unhealthy", lambda: health(kelp, "hangs") == "unhealthy", 30)
+
+
 def test_ps(kelp):
     kelp("run", "-d", "--name", "up", *NONE, "busybox", "sleep", "100")
     kelp("run", "--name", "down", *NONE, "busybox", "false", code=1)

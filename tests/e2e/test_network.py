@@ -1,6 +1,7 @@
 """Networks and published ports, and the story of a real server: nginx of Debian, from a registry."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from harness import needs
+from harness import images, needs, programs
 from harness.registry import free_port
 from harness.waiting import until
 
@@ -116,7 +117,6 @@ def test_none_has_only_loopback_and_it_works(kelp):
 
 
 def test_host(kelp):
-    import os
     inside = kelp("run", "--rm", "--network", "host", "busybox", "readlink", "/proc/self/ns/net").text
     assert inside == os.readlink("/proc/self/ns/net")
 
@@ -179,13 +179,18 @@ def test_publish_forms(kelp):
     assert re.search(r"8001/tcp -> 0\.0\.0\.0:\d+", "\n".join(lines))
     assert kelp("port", "a", "8000").text == f"127.0.0.1:{port}"
 
-    def served():
-        with socket.create_connection(("127.0.0.1", port), 2) as link:
-            link.settimeout(2)
-            return link.recv(100) == b"served\n"
-    until("the port serves", lambda: _quiet(served))
+    assert answered(port) == b"served\n"
     ports = json.loads(kelp("inspect", "a").out)[0]["NetworkSettings"]["Ports"]
     assert ports["8000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+
+
+def answered(port):
+    """What a server that speaks first says on a port of the loopback."""
+    def look():
+        with socket.create_connection(("127.0.0.1", port), 2) as link:
+            link.settimeout(2)
+            return link.recv(100)
+    return until(f"port {port} serves", lambda: _quiet(look), 20)
 
 
 def _quiet(function):
@@ -195,20 +200,56 @@ def _quiet(function):
         return False
 
 
-@pytest.mark.xfail(strict=False, reason="Debian's busybox nc has no -u: the payload cannot listen; publishing UDP is not shown")
-def test_udp(kelp):
+@pytest.fixture
+def udp(kelp, place):
+    """kelp with an image whose /probe answers datagrams; Debian's busybox cannot."""
     needs.need("tun")
-    port = free_port()
-    kelp("run", "-d", "--name", "u", "-p", f"{port}:9000/udp", "busybox", "sh", "-c",
-         "echo ready; nc -u -l -p 9000 -e cat")
-    until("ready", lambda: "ready" in kelp("logs", "u").out)
+    probe = images.LayerTar().file("probe", (programs.build_dir() / "tests/payload/probe").read_bytes(), mode=0o755)
+    kelp("load", "-q", "-i", images.busybox_image([probe]).write_archive(place / "udp.tar", "localhost/udp:1"))
+    return kelp
 
-    def echoed():
+
+def echo_server(kelp, name, *options):
+    kelp("run", "-d", "--name", name, *options, "udp:1", "/probe", "udp-echo", "9000")
+    until("the payload listens", lambda: kelp("logs", name).out == "listening\n")
+
+
+def echoes(address, port, data=b"ping"):
+    def look():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
             link.settimeout(1)
-            link.sendto(b"ping", ("127.0.0.1", port))
-            return link.recv(100) == b"ping"
-    until("the echo", lambda: _quiet(echoed))
+            link.sendto(data, (address, port))
+            return link.recv(65536) == data
+    return _quiet(look)
+
+
+def test_udp(udp, agent):
+    """There and back, for a small datagram and for the largest that one packet takes."""
+    port, (_, host) = free_port(), agent("address")
+    echo_server(udp, "u", "-p", f"{port}:9000/udp")
+    assert udp("port", "u").text == f"9000/udp -> 0.0.0.0:{port}"
+    for data in (b"ping", os.urandom(1400)):
+        until("the echo", lambda: echoes(host, port, data), 20)
+    with pytest.raises(OSError):  # TCP is another port of the same number
+        socket.create_connection(("127.0.0.1", port), 2).close()
+
+
+def test_udp_from_the_loopback_needs_the_loopback(udp):
+    """slirp4netns shows a client on 127.0.0.1 as 10.0.2.2 and, with the host's loopback closed, drops what goes back."""
+    port = free_port()
+    echo_server(udp, "u", "--network", "slirp4netns:allow_host_loopback=true", "-p", f"127.0.0.1:{port}:9000/udp")
+    until("the echo", lambda: echoes("127.0.0.1", port), 20)
+
+
+def test_publish_all(kelp, place):
+    """Each port that the image exposes or the caller does, on a free port of the host."""
+    needs.need("tun")
+    config = {"ExposedPorts": {"8000/tcp": {}, "9000/udp": {}}}
+    kelp("load", "-q", "-i", images.busybox_image(config=config).write_archive(place / "p.tar", "localhost/ports:1"))
+    kelp("run", "-d", "--name", "all", "-P", "--expose", "8001", "ports:1", *SERVE)
+    found = dict(line.split(" -> 0.0.0.0:") for line in kelp("port", "all").lines)
+    assert set(found) == {"8000/tcp", "8001/tcp", "9000/udp"} and len(set(found.values())) == 3
+    assert answered(int(found["8000/tcp"])) == b"served\n"
 
 
 def test_a_range(kelp):
@@ -257,7 +298,6 @@ def test_inside_a_low_port_may_be_bound(kelp):
 
 def test_death_of_slirp_is_noticed(kelp):
     needs.need("tun")
-    import os
     from harness import processes
     kelp("run", "-d", "--name", "c", "busybox", "sleep", "100")
     slirp = [pid for pid, state, name in processes.descendants() if name.startswith("slirp4netns")]

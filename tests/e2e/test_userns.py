@@ -101,7 +101,7 @@ def test_uidmap(kelp):
     assert out[0].split()[0] == "0" and out[0].split()[2] == "1000" and out[1:] == ["0", "0"]
 
 
-@pytest.mark.parametrize("mode", [(), ("--userns", "keep-id"), ("--userns", "nomap"), ("--userns", "auto"),
+@pytest.mark.parametrize("mode", [(), ("--userns", "host"), ("--userns", "keep-id"), ("--userns", "nomap"), ("--userns", "auto"),
                                   ("--uidmap", "0:1:2000", "--gidmap", "0:1:2000")])
 def test_state_and_log_files_belong_to_the_caller(kelp, mode):
     kelp("run", "-d", "--name", "c", *mode, *NONE, "busybox", "sh", "-c", "echo logged; sleep 100")

@@ -12,6 +12,7 @@ import struct
 
 import pytest
 
+from harness import programs
 from harness.waiting import until
 
 NONE = ("--network", "none")
@@ -169,6 +170,123 @@ def test_a_newer_state_of_a_running_container(one):
     assert json.loads(path.read_text())["schema"] == 99
     path.write_bytes(before)
     assert one("exec", "one", "echo", "back").text == "back"
+
+
+def of_the_future(path, number=99):
+    """Rewrites a record as one of a newer kelp; returns (its text now, its text before)."""
+    before = path.read_bytes()
+    record = json.loads(before)
+    assert record["schema"] == 1, path
+    path.write_text(json.dumps({**record, "schema": number, "of_the_future": [1, 2]}))
+    return path.read_bytes(), before
+
+
+def refuses(kelp, path, future, *commands, says="newer"):
+    """Each of the commands ends with one line that says so, and the record is as it was."""
+    for command in commands:
+        result = kelp(*command, code=None)
+        errors = [line for line in result.err.splitlines() if not line.startswith("hint:")]
+        assert result.code != 0 and len(errors) == 1 and says in errors[0], result
+        assert path.read_bytes() == future, f"{path} was rewritten:\n{result}"
+
+
+def test_a_newer_exit_record(kelp):
+    container = kelp("run", "-d", "--name", "c", *NONE, "busybox", "true").text
+    kelp("wait", "c")
+    path = kelp.store / "containers" / container / "exit.json"
+    until("exit.json", path.exists)
+    future, before = of_the_future(path)
+    refuses(kelp, path, future, ("start", "c"), ("start", "-a", "c"), ("wait", "c"), ("restart", "c"))
+    path.write_bytes(before)
+    assert kelp("wait", "c").text == "0"
+
+
+def test_a_newer_volume(kelp):
+    kelp("volume", "create", "v")
+    path = kelp.store / "volumes/v/volume.json"
+    future, before = of_the_future(path)
+    refuses(kelp, path, future, ("volume", "rm", "v"), ("volume", "inspect", "v"), ("volume", "create", "v"),
+            ("run", "--rm", *NONE, "-v", "v:/v", "busybox", "true"))
+    kelp("volume", "prune", "-f", code=None)
+    assert path.read_bytes() == future
+    path.write_bytes(before)
+    kelp("volume", "rm", "v")
+
+
+def test_a_newer_layer(kelp):
+    kelp("run", "--rm", *NONE, "busybox", "true")
+    layers = [path for path in kelp.store.glob("layers/*/*/layer.json") if "mount-points" not in str(path)]
+    assert layers
+    for path in layers:
+        (path.parent / "synced").unlink(missing_ok=True)  # else the record is not even read
+        future, before = of_the_future(path)
+        refuses(kelp, path, future, ("run", "--rm", *NONE, "busybox", "true"))
+        path.write_bytes(before)
+    assert kelp("run", "--rm", *NONE, "busybox", "echo", "back").text == "back"
+
+
+def test_a_newer_image_record(kelp):
+    path, = kelp.store.glob("images/*.json")
+    future, before = of_the_future(path)
+    refuses(kelp, path, future, ("run", "--rm", *NONE, "busybox", "true"), ("inspect", "--type", "image", "busybox"))
+    path.write_bytes(before)
+    assert kelp("run", "--rm", *NONE, "busybox", "echo", "back").text == "back"
+
+
+def test_a_newer_image_index(kelp, busybox_archive):
+    path = kelp.store / "index.json"
+    before = path.read_bytes()
+    index = json.loads(before)
+    assert index["schemaVersion"] == 2
+    path.write_text(json.dumps({**index, "schemaVersion": 3, "of_the_future": {}}))
+    future = path.read_bytes()
+    refuses(kelp, path, future, ("images",), ("tag", "busybox", "localhost/other:1"), ("rmi", "busybox"),
+            ("load", "-q", "-i", busybox_archive), says="schemaVersion")
+    path.write_bytes(before)
+    assert kelp("run", "--rm", *NONE, "busybox", "echo", "back").text == "back"
+
+
+def test_a_newer_record_of_the_user_namespace(one):
+    """Only where S may be found: it is found by the monitors then."""
+    path = one.run_dir / "userns.json"
+    path.write_text('{"schema":2,"of_the_future":true}')
+    before = path.read_bytes()
+    show = ("readlink", "/proc/self/ns/user")
+    assert one("run", "--rm", *NONE, "busybox", *show).text == one("exec", "one", *show).text
+    assert path.read_bytes() == before
+
+
+def test_a_newer_state_of_the_runtime(kelp):
+    """kelp-oci alone: its own record, under its own --root."""
+    container = kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100").text
+    root = kelp.run_dir / "oci"
+    path = root / container / "state.json"
+    future, before = of_the_future(path)
+    oci = programs.program("kelp-oci")
+    for command in (("state",), ("kill",), ("delete", "-f"), ("exec",)):
+        result = kelp("--root", root, *command, container, *(["true"] if command == ("exec",) else []), code=None,
+                      program=oci)
+        assert result.code != 0 and "newer" in result.err, result
+        assert path.read_bytes() == future
+    path.write_bytes(before)
+    assert json.loads(kelp("--root", root, "state", container, program=oci).out)["status"] == "running"
+
+
+def test_a_monitor_does_not_take_a_newer_plan(kelp, place):
+    """A newer engine would give it things it cannot do: it must not start half of them."""
+    plan = place / "monitor.plan"
+    plan.write_bytes(b"version=99\0id=x\0")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fds = (theirs.fileno(), os.open(plan, os.O_RDONLY), os.open(place, os.O_RDONLY))
+    try:
+        result = kelp(*fds, code=None, program=programs.program("kelp-monitor"), pass_fds=fds)
+    finally:
+        for fd in fds[1:]:
+            os.close(fd)
+        ours.close()
+        theirs.close()
+    assert result.code == 125 and "99 is newer than this monitor" in result.err, result
+    assert plan.read_bytes() == b"version=99\0id=x\0"
 
 
 def test_fields_that_nobody_knows_yet_are_kept_out_of_the_way(kelp):

@@ -12,11 +12,12 @@ from . import processes
 def mounts():
     """Mount points on the host that have to do with a test or with kelp; other users mount and unmount as they like."""
     return [line.split()[4] for line in open("/proc/self/mountinfo")
-            if ("/kt-" in line or "kelp" in line) and "/run/netns/kelptest" not in line]  # the root agent's own
+            if "/kt-" in line or "kelp" in line]
 
 
 def own_temporary_files():
-    """Entries of the shared temporary directories that belong to this user and are not of the harness."""
+    """Entries of the shared temporary directories that this user has and that name kelp. Others are of another worker or
+    of a tool of the tests; where kelp follows TMPDIR, it is in the test's own directory, which must be empty."""
     found = set()
     for directory in ("/tmp", "/var/tmp", "/dev/shm"):
         try:
@@ -25,7 +26,7 @@ def own_temporary_files():
             continue
         for entry in entries:
             try:
-                if entry.stat(follow_symlinks=False).st_uid == os.getuid() and not entry.name.startswith(("kt-", "pytest-")):
+                if "kelp" in entry.name and entry.stat(follow_symlinks=False).st_uid == os.getuid():
                     found.add(entry.path)
             except OSError:
                 pass
@@ -91,6 +92,7 @@ class Baseline:
             rest += [f"file {path}" for path in sorted(own_temporary_files() - self.files)]
             rest += [f"control group {path}" for path in sorted(own_cgroups() - self.groups)]
             for kelp in kelps:
+                rest += [f"temporary file {path}" for path in kelp.temporary.iterdir()]
                 rest += [f"left in the store: {path}" for path in store_leftovers(kelp)]
             if not rest or time.monotonic() > end:
                 return "\n".join(lines + rest)

@@ -60,13 +60,14 @@ class Kelp:
         self.dir = pathlib.Path(directory)
         self.home, self.data, self.cache = self.dir / "h", self.dir / "d", self.dir / "c"
         self.config, self.runtime_dir = self.dir / "f", self.dir / "r"
-        for path in (self.home, self.data, self.cache, self.config, self.runtime_dir):
+        self.temporary = self.dir / "t"
+        for path in (self.home, self.data, self.cache, self.config, self.runtime_dir, self.temporary):
             path.mkdir(mode=0o700, exist_ok=True)
         self.env = {
             "HOME": str(self.home), "USER": os.environ.get("USER", "test"), "LANG": "C.UTF-8", "TERM": "xterm",
             "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin",
             "XDG_DATA_HOME": str(self.data), "XDG_CACHE_HOME": str(self.cache),
-            "XDG_CONFIG_HOME": str(self.config), "XDG_RUNTIME_DIR": str(self.runtime_dir),
+            "XDG_CONFIG_HOME": str(self.config), "XDG_RUNTIME_DIR": str(self.runtime_dir), "TMPDIR": str(self.temporary),
         }
         for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "DBUS_SESSION_BUS_ADDRESS", "KELP_TEST_ROOT_AGENT"):
             if name in os.environ:

@@ -2,7 +2,7 @@
 """The few things in the tests that only root can do, behind a socket with fixed verbs.
 
 tests/run starts it when it is root, before it drops to the test user: `root_agent.py SOCKET UID`. It sets up a network
-namespace with a client address of its own (10.213.64.2, the host is .1) and answers one JSON line per connection:
+namespace with a client address of its own and answers one JSON line per connection:
   {"verb": "fetch", "url": …}      the body of an HTTP answer, fetched by the client in that namespace
   {"verb": "address"}              [client's address, host's address]
   {"verb": "mount", "path": …, "size": "1m", "type": "tmpfs"}   a file system (tmpfs, ramfs, an overlay over the directory)
@@ -11,19 +11,30 @@ namespace with a client address of its own (10.213.64.2, the host is .1) and ans
                                    mount namespace where the lines of `setup` (shell, run as root) have changed the host
   {"verb": "unmount", "path": …}
   {"verb": "stat", "path": …}      [owner, group, mode] of a file below /tmp/kt-
+  {"verb": "quickstart", "top": …, "local": …, "arguments": […], "environment": {…}}   [stdout, stderr] of contrib/quickstart
+                                   of a tree below /tmp/kt-, with `local` at /usr/local, for the test user
   {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
                                    in a pure cgroup v2 view, as the test user or as root
+
+Several agents may be at work on one machine, and each of them may be killed. So the namespace has no name: one process,
+which dies with the agent, holds it, and with it the pair of interfaces goes. Which of the small networks is whose is
+told by abstract sockets, which end with their owner and are as far apart as the networks of the host are.
 """
 
+import ctypes
 import json
 import os
 import pathlib
 import pwd
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
-CLIENT, HOST = "10.213.64.2", "10.213.64.1"
+NETWORKS = 4096  # of four addresses each, in 10.213.0.0/16
+PR_SET_PDEATHSIG = 1
 
 
 class Agent:
@@ -32,7 +43,7 @@ class Agent:
     def __init__(self, path):
         self.path = path
 
-    def __call__(self, verb, timeout=30, **arguments):
+    def __call__(self, verb, timeout=90, **arguments):
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(timeout)
             link.connect(self.path)
@@ -50,19 +61,65 @@ def _run(*argv):
     return done.stdout
 
 
-def _setup_client(name):
-    _run("ip", "netns", "add", name)
-    _run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-    _run("ip", "addr", "add", f"{HOST}/30", "dev", name)
-    _run("ip", "link", "set", name, "up")
-    _run("ip", "-n", name, "addr", "add", f"{CLIENT}/30", "dev", "eth0")
-    _run("ip", "-n", name, "link", "set", "eth0", "up")
-    _run("ip", "-n", name, "link", "set", "lo", "up")
+def _die_with_parent(number):
+    """Told by the kernel when the parent dies; gone at once when that has happened already."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
 
 
-def _remove_client(name):
-    subprocess.run(["ip", "link", "del", name], capture_output=True)
-    subprocess.run(["ip", "netns", "del", name], capture_output=True)
+class Client:
+    """A network namespace with an address of its own, and the way there."""
+
+    def __init__(self):
+        self.holder = self._hold_namespace()
+        self.claim, number = self._claim_network()
+        base = (10 << 24) + (213 << 16) + 4 * number
+        self.host, self.address = (socket.inet_ntoa((base + n).to_bytes(4, "big")) for n in (1, 2))
+        self.inside = ("nsenter", f"--net=/proc/{self.holder.pid}/ns/net")
+        link = f"kelptest{number}"
+        subprocess.run(["ip", "link", "del", link], capture_output=True)  # of a dead agent whose namespace lingers
+        _run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(self.holder.pid))
+        _run("ip", "addr", "add", f"{self.host}/30", "dev", link)
+        _run("ip", "link", "set", link, "up")
+        _run(*self.inside, "ip", "addr", "add", f"{self.address}/30", "dev", "eth0")
+        _run(*self.inside, "ip", "link", "set", "eth0", "up")
+        _run(*self.inside, "ip", "link", "set", "lo", "up")
+
+    @staticmethod
+    def _hold_namespace():
+        holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL,
+                                  preexec_fn=lambda: _die_with_parent(signal.SIGKILL))
+        end = time.monotonic() + 20
+        while os.readlink(f"/proc/{holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            if holder.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("no network namespace for the client")
+            time.sleep(0.01)
+        return holder
+
+    @staticmethod
+    def _claim_network():
+        taken = _run("ip", "-4", "-o", "addr", "show")
+        for number in range(NETWORKS):
+            claim = socket.socket(socket.AF_UNIX)
+            try:
+                claim.bind(f"\0kelp-tests-network-{number}")
+            except OSError:
+                claim.close()
+                continue
+            if f"kelptest{number} " in taken or f" 10.213.{4 * number // 256}.{4 * number % 256 + 1}/" not in taken:
+                return claim, number
+            claim.close()
+        raise RuntimeError("every network for clients is taken")
+
+    def fetch(self, url):
+        return _run(*self.inside, "curl", "-sS", "--max-time", "60", url)
+
+    def remove(self):
+        self.holder.kill()
+        self.holder.wait()
+        self.claim.close()
 
 
 def _inside_tests(path):
@@ -106,12 +163,25 @@ def _conformance(request, user):
         "/usr/bin/python3", str(here / "run.py"), request["suite"], request["runtime"], "--jobs", "6", "--json", "-"))
 
 
-def _answer(request, namespace, user):
+def _quickstart(request, user):
+    """With a mount namespace of its own, so that the host's /usr/local stays as it is."""
+    top, local = _inside_tests(request["top"]), _inside_tests(request["local"])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /usr/local && exec "$@"', local, f"{top}/contrib/quickstart",
+         *request["arguments"]], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env={**request["environment"], "HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
+             "SUDO_USER": pwd.getpwuid(user).pw_name})
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
+    return [done.stdout, done.stderr]
+
+
+def _answer(request, client, user):
     verb = request["verb"]
     if verb == "address":
-        return [CLIENT, HOST]
+        return [client.address, client.host]
     if verb == "fetch":
-        return _run("ip", "netns", "exec", namespace, "curl", "-sS", "--max-time", "20", request["url"])
+        return client.fetch(request["url"])
     if verb == "mount":
         return _mount(_inside_tests(request["path"]), request.get("type", "tmpfs"), request.get("size", "1m"))
     if verb == "host":
@@ -121,34 +191,49 @@ def _answer(request, namespace, user):
     if verb == "stat":
         info = os.lstat(_inside_tests(request["path"]))
         return [info.st_uid, info.st_gid, info.st_mode]
+    if verb == "quickstart":
+        return _quickstart(request, user)
     if verb == "conformance":
         return _conformance(request, user)
     raise RuntimeError(f"unknown verb {verb}")
 
 
+def _serve(link, client, uid):
+    with link:
+        try:
+            reply = {"value": _answer(json.loads(link.makefile().readline()), client, uid)}
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            reply = {"error": str(error)}
+        try:
+            link.sendall(json.dumps(reply).encode() + b"\n")
+        except OSError:
+            pass  # whoever asked has gone
+
+
 def main(path, uid):
-    namespace = f"kelptest{os.getpid() % 10000}"
-    _setup_client(namespace)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    os.chown(path, uid, -1)
-    os.chmod(path, 0o600)
-    listener.listen(8)
+    """Until SIGTERM, or the death of whoever started this."""
+    _die_with_parent(signal.SIGTERM)
+    path, client = pathlib.Path(path), None
     try:
+        client = Client()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        os.chown(path, uid, -1)
+        os.chmod(path, 0o600)
+        listener.listen(8)
         while True:
-            link, _ = listener.accept()
-            with link:
-                try:
-                    reply = {"value": _answer(json.loads(link.makefile().readline()), namespace, uid)}
-                except (RuntimeError, OSError, ValueError, KeyError) as error:
-                    reply = {"error": str(error)}
-                link.sendall(json.dumps(reply).encode() + b"\n")
+            threading.Thread(target=_serve, args=(listener.accept()[0], client, uid), daemon=True).start()
     finally:
-        pathlib.Path(path).unlink(missing_ok=True)
-        _remove_client(namespace)
+        if client:
+            client.remove()
+        path.unlink(missing_ok=True)
+        if path.parent.name.startswith("kt-agent-"):
+            try:
+                path.parent.rmdir()
+            except OSError:
+                pass  # the starter has done it
 
 
 if __name__ == "__main__":
-    import signal
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     main(sys.argv[1], int(sys.argv[2]))

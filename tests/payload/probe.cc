@@ -9,6 +9,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/ioprio.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -312,6 +313,26 @@ void background(const char* seconds) {
 }
 
 /// Runs one verb; false when it is not known.
+/// Sends each datagram back to where it came from, for ever.
+void udp_echo(const char* port) {
+  const int link = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(std::atoi(port)));
+  if (link < 0 || ::bind(link, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0) return report(-1);
+  std::puts("listening");
+  std::fflush(stdout);
+  for (;;) {
+    char data[65536];
+    sockaddr_storage from{};
+    socklen_t length = sizeof from;
+    const ssize_t got = ::recvfrom(link, data, sizeof data, 0, reinterpret_cast<sockaddr*>(&from), &length);
+    if (got < 0) return report(-1);
+    if (::sendto(link, data, static_cast<size_t>(got), 0, reinterpret_cast<sockaddr*>(&from), length) < 0)
+      return report(-1);
+  }
+}
+
 bool run(const std::vector<std::string>& words) {
   const std::string& verb = words[0];
   const auto argument = [&](size_t i) { return i < words.size() ? words[i].c_str() : ""; };
@@ -357,6 +378,8 @@ bool run(const std::vector<std::string>& words) {
     ::kill(::getpid(), std::atoi(argument(1)));
   else if (verb == "wait")
     wait_for_signal();
+  else if (verb == "udp-echo")
+    udp_echo(argument(1));
   else if (verb == "exec") {
     std::vector<char*> argv;
     std::vector<std::string> rest(words.begin() + 1, words.end());
