@@ -7,7 +7,8 @@
 namespace kelp::cli {
 namespace {
 
-constexpr std::string_view kContainers = "Containers", kImages = "Images", kVolumes = "Volumes", kSystem = "System";
+constexpr std::string_view kContainers = "Containers", kImages = "Images", kVolumes = "Volumes", kSecrets = "Secrets",
+                           kSystem = "System";
 
 // Sorted as the help shows them: by group, then by what people use most.
 constexpr Command kCommands[] = {
@@ -30,6 +31,10 @@ constexpr Command kCommands[] = {
     {"rename", "container rename", kContainers, "give a container another name", define_rename},
     {"cp", "container cp", kContainers, "copy files between a container and the host", define_cp},
     {"export", "container export", kContainers, "write a container's file system as a tar archive", define_export},
+    {"healthcheck run", "", kContainers, "run the health check of a container once", define_healthcheck_run},
+    {"commit", "container commit", kContainers, "make an image from a container", define_commit},
+    {"diff", "", kContainers, "list the files that a container or an image changes", define_diff},
+    {"container diff", "", kContainers, "list the files that a container has changed", define_container_diff},
     {"container inspect", "", kContainers, "print all about containers as JSON", define_container_inspect},
     {"container exists", "", kContainers, "exit with 0 when the container exists, with 1 when not",
      define_container_exists},
@@ -52,23 +57,36 @@ constexpr Command kCommands[] = {
     {"volume ls", "volume list", kVolumes, "list volumes", define_volume_ls},
     {"volume inspect", "", kVolumes, "print all about volumes as JSON", define_volume_inspect},
     {"volume exists", "", kVolumes, "exit with 0 when the volume exists, with 1 when not", define_volume_exists},
+    {"volume export", "", kVolumes, "write the files of a volume as a tar archive", define_volume_export},
+    {"volume import", "", kVolumes, "fill a volume from a tar archive", define_volume_import},
     {"volume rm", "volume remove", kVolumes, "remove volumes", define_volume_rm},
     {"volume prune", "", kVolumes, "remove volumes that no container uses", define_volume_prune},
 
+    {"secret create", "", kSecrets, "keep a secret from a file, standard input or the environment",
+     define_secret_create},
+    {"secret ls", "secret list", kSecrets, "list secrets", define_secret_ls},
+    {"secret inspect", "", kSecrets, "print all about secrets as JSON, but for their values", define_secret_inspect},
+    {"secret exists", "", kSecrets, "exit with 0 when the secret exists, with 1 when not", define_secret_exists},
+    {"secret rm", "secret remove", kSecrets, "remove secrets", define_secret_rm},
+
+    {"events", "system events", kSystem, "show what happens to containers, images and volumes", define_events},
     {"inspect", "", kSystem, "print all about containers, images or volumes as JSON", define_inspect},
     {"info", "system info", kSystem, "show what the host offers and where things are kept", define_info},
     {"doctor", "system doctor", kSystem, "look for what this host lacks, and say how to mend it", define_doctor},
     {"version", "", kSystem, "show the version", define_version},
+    {"system prune", "", kSystem, "remove what is not used: containers, images, volumes", define_system_prune},
+    {"system check", "", kSystem, "look for damage in the store", define_system_check},
+    {"system migrate", "", kSystem, "start the user namespace anew", define_system_migrate},
+    {"system reset", "", kSystem, "remove everything that kelp keeps", define_system_reset},
     {"unshare", "", kSystem, "run a command in the user namespace of the containers", define_unshare},
 
     {"__dump-options", "", kSystem, "print the tree of commands and options as JSON", define_dump_options, true},
 };
 
 constexpr CommandGroup kGroups[] = {
-    {"container", "all about containers"},
-    {"image", "all about images"},
-    {"system", "all about kelp itself"},
-    {"volume", "all about volumes"},
+    {"container", "all about containers"}, {"healthcheck", "health checks of containers"},
+    {"image", "all about images"},         {"secret", "all about secrets"},
+    {"system", "all about kelp itself"},   {"volume", "all about volumes"},
 };
 
 bool has_alias(const Command& command, std::string_view name) {

@@ -245,7 +245,7 @@ bool ContainerFilter::matches(const store::ContainerRecord& record, const store:
   return true;
 }
 
-std::chrono::system_clock::time_point parse_moment(const std::string& text, const char* what) {
+std::chrono::system_clock::time_point parse_moment(const std::string& text, const char* what, Moment direction) {
   using std::chrono::system_clock;
   if (text.empty()) throw_usage("{}: a time is missing", what);
   const size_t dot = text.find('.');
@@ -268,7 +268,8 @@ std::chrono::system_clock::time_point parse_moment(const std::string& text, cons
       throw_usage("{}: {} is not a time: RFC 3339, Unix seconds or a duration like 10m", what, quoted(text));
     }
   }
-  return system_clock::now() - std::chrono::duration_cast<system_clock::duration>(parse_duration(text, what));
+  const auto distance = std::chrono::duration_cast<system_clock::duration>(parse_duration(text, what));
+  return direction == Moment::ago ? system_clock::now() - distance : system_clock::now() + distance;
 }
 
 }  // namespace kelp::cli

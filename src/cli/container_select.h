@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/option_set.h"
 #include "store/container_record.h"
+#include "store/volumes.h"
 
 namespace kelp::cli {
 
@@ -74,7 +75,13 @@ class ContainerFilter {
   std::vector<Condition> conditions_;
 };
 
-/// A point in time for --since, --until: RFC 3339, a date, a Unix time, or a duration before now. throws UsageError
-std::chrono::system_clock::time_point parse_moment(const std::string& text, const char* what);
+/// Conditions of --filter for volumes, all of which must hold. throws UsageError for an unknown key
+bool volume_fits(const store::VolumeRecord& volume, const Strings& filters, bool used);
+
+/// Which way a duration counts from now.
+enum class Moment { ago, ahead };
+/// A point in time for --since, --until: RFC 3339, a date, a Unix time, or a duration from now. throws UsageError
+std::chrono::system_clock::time_point parse_moment(const std::string& text, const char* what,
+                                                   Moment direction = Moment::ago);
 
 }  // namespace kelp::cli

@@ -1,5 +1,7 @@
 #include "engine/exec.h"
 
+#include <fcntl.h>
+
 #include <memory>
 
 #include "base/error.h"
@@ -21,6 +23,11 @@ struct ExecCommand {
 };
 
 int exec(Invocation& invocation, ExecCommand& values) {
+  for (int fd = 3; fd < 3 + static_cast<int>(values.request.preserve_fds); ++fd)
+    if (::fcntl(fd, F_GETFD) < 0)
+      throw_usage("--preserve-fds {}: descriptor {} is not open", values.request.preserve_fds, fd);
+  for (const int fd : values.request.preserved)
+    if (::fcntl(fd, F_GETFD) < 0) throw_usage("--preserve-fd {}: the descriptor is not open", fd);
   if (!values.cidfile.empty()) {
     if (values.latest) throw_usage("--cidfile and --latest exclude each other");
     const auto id = sys::read_small_file(values.cidfile, 4096);
@@ -64,6 +71,16 @@ Action define_exec(OptionSet& options) {
   options.text("workdir,w", request.workdir, "DIR", "working directory inside the container");
   options.flag("privileged", request.privileged, "give the process all capabilities");
   options.number("preserve-fds", request.preserve_fds, "N", "pass N descriptors, from 3 on");
+  options.custom(
+      "preserve-fd", Kind::csv,
+      [&request](const std::string& text) {
+        for (const auto& word : split_csv(text, "--preserve-fd")) {
+          const auto fd = to_int(word, 3, 1000);
+          if (!fd) throw_usage("--preserve-fd {}: descriptors from 3 on are possible", quoted(text));
+          request.preserved.push_back(static_cast<int>(*fd));
+        }
+      },
+      "N", "pass this descriptor");
   options
       .custom(
           "detach-keys", Kind::text,

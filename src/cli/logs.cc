@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <memory>
 #include <vector>
 
@@ -23,6 +24,16 @@ struct LogsCommand {
   std::string since, until;
   std::int64_t tail = -1;
 };
+
+/// A reader that has gone ends us by SIGPIPE, as it ends cat.
+void write_block(int fd, std::string_view rest) {
+  while (!rest.empty()) {
+    const ssize_t written = ::write(fd, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw_errno("write to {}", fd == STDOUT_FILENO ? "standard output" : "standard error");
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+}
 
 /// Lines of one stream are put together from their pieces, so that a name or a time stands once in each.
 class Printer {
@@ -49,12 +60,7 @@ class Printer {
 
  private:
   static void write(int fd, std::string& buffer) {
-    std::string_view rest = buffer;
-    while (!rest.empty()) {
-      const ssize_t written = ::write(fd, rest.data(), rest.size());
-      if (written < 0) break;
-      rest.remove_prefix(static_cast<size_t>(written));
-    }
+    write_block(fd, buffer);
     buffer.clear();
   }
   std::string prefix(const engine::LogEntry& entry) const {
@@ -83,17 +89,26 @@ int logs(Invocation& invocation, LogsCommand& values) {
     throw UsageError("kelp logs needs the name or ID of a container").with_hint("see 'kelp logs --help'");
   }
   if (!values.since.empty()) values.logs.since = parse_moment(values.since, "--since");
-  if (!values.until.empty()) values.logs.until = parse_moment(values.until, "--until");
+  if (!values.until.empty()) values.logs.until = parse_moment(values.until, "--until", Moment::ahead);
   if (values.tail >= 0) values.logs.tail = static_cast<std::uint64_t>(values.tail);
-  if (values.logs.follow && records.size() > 1) throw_usage("--follow takes one container");
-  for (size_t i = 0; i < records.size(); ++i) {
+  const auto print_one = [&](size_t i) {
     const bool named = values.names || records.size() > 1;
+    if (!named && !values.timestamps && !values.color &&
+        engine::copy_log(invocation.context, records[i], values.logs, [](bool is_stderr, std::string_view bytes) {
+          write_block(is_stderr ? STDERR_FILENO : STDOUT_FILENO, bytes);
+        }))
+      return;
     Printer printer(values, named ? (values.names ? records[i].name : records[i].id.substr(0, 12)) : "", i);
     engine::read_logs(invocation.context, records[i], values.logs, [&printer](const engine::LogEntry& entry) {
       printer.take(entry);
       return true;
     });
+  };
+  if (values.logs.follow && records.size() > 1) {
+    engine::in_children(records.size(), print_one);
+    return 0;
   }
+  for (size_t i = 0; i < records.size(); ++i) print_one(i);
   return 0;
 }
 

@@ -81,6 +81,8 @@ const char* complete_name(Complete kind) noexcept {
       return "volume";
     case Complete::network:
       return "network";
+    case Complete::secret:
+      return "secret";
     case Complete::signal:
       return "signal";
     case Complete::command:

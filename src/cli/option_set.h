@@ -26,6 +26,7 @@ enum class Complete {
   image,
   volume,
   network,
+  secret,
   signal,
   command,
   environment,

@@ -29,6 +29,11 @@ void add_container_options(OptionSet& options, RunOptions& values) {
   options.text("cidfile", config.cidfile, "FILE", "write the ID of the container to a file").complete(Complete::file);
   options.text("pidfile", config.pidfile, "FILE", "write the PID of the container's process to a file")
       .complete(Complete::file);
+  options.text("conmon-pidfile", config.conmon_pidfile, "FILE", "write the PID of the container's monitor to a file")
+      .complete(Complete::file);
+  options.text("sdnotify", config.sdnotify, "WHO", "who tells systemd that the service is ready")
+      .one_of({"container", "conmon", "healthy", "ignore"})
+      .shows("container");
   options
       .custom(
           "restart", Kind::text,
@@ -84,6 +89,17 @@ store::HealthCheck& health_of(RunOptions& values) {
 }
 
 void finish_health(RunOptions& values) {
+  if (!values.health_startup_cmd && (values.health.startup_success != 0 || values.health.startup_retries != 0 ||
+                                     values.health.startup_interval || values.health.startup_timeout))
+    throw_usage("the --health-startup options need --health-startup-cmd");
+  if (values.health_startup_cmd) values.health.startup_test = parse_health_command(*values.health_startup_cmd);
+  const bool others = values.health_startup_cmd || values.health.startup_interval || values.health.startup_timeout ||
+                      values.health.on_failure != "none" || values.health.log_destination != "local" ||
+                      values.health.max_log_count != 5 || values.health.max_log_size != 500;
+  if (others) {
+    if (values.no_healthcheck) throw_usage("--no-healthcheck and the other --health options exclude each other");
+    values.config.health = values.health;
+  }
   if (values.no_healthcheck) {
     if (values.health_cmd) throw_usage("--no-healthcheck and --health-cmd exclude each other");
     health_of(values).test = {"NONE"};
@@ -156,6 +172,35 @@ void add_health_options(OptionSet& options, RunOptions& values) {
   duration("health-start-period", values.health_start_period, "time after the start in which failures do not count",
            "0s");
   options.number("health-retries", values.health_retries, "N", "failures until the container is unhealthy").shows("3");
+  options.text("health-on-failure", values.health.on_failure, "ACTION", "what happens when it becomes unhealthy")
+      .one_of({"none", "kill", "restart", "stop"})
+      .shows("none");
+  options.text("health-startup-cmd", values.health_startup_cmd, "COMMAND",
+               "command that is run instead until it has succeeded");
+  duration("health-startup-interval", values.health.startup_interval, "time between two of these", "30s");
+  duration("health-startup-timeout", values.health.startup_timeout, "time that one of these may take", "30s");
+  options
+      .number("health-startup-success", values.health.startup_success, "N", "successes until the container has started")
+      .shows("1");
+  options
+      .number("health-startup-retries", values.health.startup_retries, "N",
+              "failures until the container is started again")
+      .shows("0: never");
+  options
+      .custom(
+          "health-log-destination", Kind::text,
+          [&health = values.health](const std::string& text) {
+            if (text != "local" && (text.empty() || text.front() != '/'))
+              throw_usage("--health-log-destination {}: local, or the absolute path of a directory", quoted(text));
+            health.log_destination = text;
+          },
+          "WHERE", "local, or a directory that gets a copy of the log")
+      .shows("local")
+      .complete(Complete::directory);
+  options.number("health-max-log-count", values.health.max_log_count, "N", "probes that inspect shows; 0: all")
+      .shows("5");
+  options.number("health-max-log-size", values.health.max_log_size, "BYTES", "output kept of each; 0: all")
+      .shows("500");
   options.flag("no-healthcheck", values.no_healthcheck, "ignore the health check of the image");
 }
 

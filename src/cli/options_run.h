@@ -25,6 +25,8 @@ struct RunOptions {
   std::optional<std::string> health_cmd;
   std::optional<std::chrono::nanoseconds> health_interval, health_timeout, health_start_period;
   std::optional<int> health_retries;
+  store::HealthCheck health;  ///< the members that none of the above names
+  std::optional<std::string> health_startup_cmd;
   bool no_healthcheck = false;
   bool rootfs = false;
 };

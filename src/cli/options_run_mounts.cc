@@ -2,6 +2,7 @@
 #include "base/text.h"
 #include "cli/options_run.h"
 #include "engine/mounts.h"
+#include "engine/secrets.h"
 
 namespace kelp::cli {
 
@@ -24,6 +25,12 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
       "DIR[:OPTIONS]", "mount a tmpfs");
   options.csv("volumes-from", config.volumes_from, "CONTAINER[:OPTIONS]", "the volumes of another container")
       .complete(Complete::container);
+  options
+      .custom(
+          "secret", Kind::list,
+          [&config](const std::string& text) { config.secrets.push_back(engine::parse_secret_option(text)); },
+          "NAME[,KEY=VALUE...]", "give a secret as a file or, with type=env, as a variable: target, uid, gid, mode")
+      .complete(Complete::secret);
   options.flag("read-only", config.read_only, "make the root file system read-only");
   options.flag("read-only-tmpfs", config.read_only_tmpfs, "with --read-only: tmpfs on /tmp, /run, /var/tmp")
       .shows("true");

@@ -38,6 +38,17 @@ void add_network_options(OptionSet& options, RunOptions& values) {
   options.list("dns-search", config.dns_search, "DOMAIN", "search domain; \".\": none");
   options.list("dns-option", config.dns_option, "OPTION", "option for the resolver").also("dns-opt");
   options.flag("no-hostname", config.no_hostname, "leave /etc/hostname as it is in the image");
+  options
+      .custom(
+          "hosts-file", Kind::text,
+          [&config](const std::string& text) {
+            if (text.empty() || (text != "none" && text != "image" && text.front() != '/'))
+              throw_usage("--hosts-file {}: none, image, or the absolute path of a file", kelp::quoted(text));
+            config.hosts_file = text;
+          },
+          "FILE", "what /etc/hosts begins with: none, image, or a file")
+      .shows("none")
+      .complete(Complete::file);
   options.flag("no-hosts", config.no_hosts, "leave /etc/hosts as it is in the image");
 }
 

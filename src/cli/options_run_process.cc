@@ -13,6 +13,7 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.list("env,e", values.env, "NAME[=VALUE]", "environment variable; a bare name or PRE* takes the host's")
       .complete(Complete::environment);
   options.list("env-file", values.env_files, "FILE", "read environment variables from a file").complete(Complete::file);
+  options.map("env-merge", config.env_merge, "NAME=VALUE", "variable made from those of the image: PATH=${PATH}:/more");
   options.flag("env-host", values.env_host, "pass the whole environment of the caller");
   options.list("unsetenv", config.unset_env, "NAME", "leave out a variable of the image");
   options.flag("unsetenv-all", config.unset_env_all, "leave out all variables of the image");
@@ -38,11 +39,12 @@ void add_process_options(OptionSet& options, RunOptions& values) {
       },
       "NAME=SOFT[:HARD]", "resource limit; host: the caller's");
   options.text("umask", config.umask, "MASK", "file mode mask of the process").shows("0022");
-  options.text("tz", config.timezone, "ZONE", "time zone; local: the host's");
+  options.text("tz", config.timezone, "ZONE", "time zone; local: the host's").also("timezone");
   options.number("oom-score-adj", config.resources.oom_score_adj, "N", "preference of the OOM killer, -1000 to 1000");
   options.text("systemd", config.systemd, "MODE", "prepare for systemd as PID 1; true: when that is the command")
       .one_of({"true", "false", "always"})
       .shows("true");
+  options.flag("passwd", config.passwd, "give a user that the image does not know a line in /etc/passwd").shows("true");
   options.list("passwd-entry", config.passwd_entries, "LINE", "line for /etc/passwd of the container");
   options.list("group-entry", config.group_entries, "LINE", "line for /etc/group of the container");
   options.number("preserve-fds", config.preserve_fds, "N", "pass N descriptors, from 3 on");

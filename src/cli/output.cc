@@ -47,7 +47,10 @@ std::string strip_prefix_word(std::string_view text) {
   text.remove_prefix(5);
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   if (starts_with(text, "\\t")) text.remove_prefix(2);
-  return std::string(text);
+  // Blanks between fields are columns, as podman has it.
+  std::string columns(text);
+  std::replace(columns.begin(), columns.end(), ' ', '\t');
+  return columns;
 }
 
 std::string render_user_template(const ListFormat& how, const Json& rows) {

@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -17,7 +19,9 @@ namespace kelp::cli {
 namespace {
 
 struct PsCommand {
-  bool all = false, latest = false, no_trunc = false, quiet = false, size = false, no_heading = false;
+  bool all = false, latest = false, no_trunc = false, quiet = false, size = false, no_heading = false,
+       namespaces = false;
+  std::optional<unsigned> watch;
   std::optional<int> last;
   Strings filters;
   std::string format, sort = "created";
@@ -101,6 +105,26 @@ Json mount_targets(const store::ContainerRecord& record) {
   return targets;
 }
 
+constexpr const char* kNamespaces[] = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"};
+
+/// The number of a namespace as /proc shows it, "" when the container does not run.
+std::string namespace_of(const Row& row, const char* name) {
+  if (!row.status.run || row.status.run->pid == 0) return "";
+  char target[64];
+  const ssize_t size =
+      ::readlink(fmt::format("/proc/{}/ns/{}", row.status.run->pid, name).c_str(), target, sizeof target);
+  const std::string_view text(target, static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  const size_t open = text.find('[');
+  return open == std::string_view::npos ? "" : std::string(text.substr(open + 1, text.size() - open - 2));
+}
+
+Json namespaces_json(const Row& row) {
+  static constexpr const char* kTitles[] = {"Cgroup", "IPC", "MNT", "NET", "PIDNS", "User", "UTS"};
+  Json json = Json::object();
+  for (size_t i = 0; i < std::size(kNamespaces); ++i) json[kTitles[i]] = namespace_of(row, kNamespaces[i]);
+  return json;
+}
+
 /// The fields that templates and the table name. source: podman-ps(1)
 Json template_row(const Row& row, const PsCommand& values) {
   const auto& record = row.record;
@@ -134,6 +158,11 @@ Json template_row(const Row& row, const PsCommand& values) {
   json["AutoRemove"] = record.config.remove;
   json["IsInfra"] = false;
   json["Restarts"] = row.status.run ? row.status.run->restarts : 0;
+  if (values.namespaces) {
+    const Json all = namespaces_json(row);
+    json["Namespaces"] = all;
+    json.update(all);
+  }
   return json;
 }
 
@@ -156,7 +185,7 @@ Json json_row(const Row& row, const PsCommand& values) {
   for (const auto& [key, value] : engine::shown_labels(record)) json["Labels"][key] = value;
   json["Mounts"] = mount_targets(record);
   json["Names"] = {record.name};
-  json["Namespaces"] = Json::object();
+  json["Namespaces"] = values.namespaces ? namespaces_json(row) : Json::object();
   json["Networks"] = Json::array();
   json["Pid"] = lives ? row.status.run->pid : 0;
   json["Pod"] = "";
@@ -222,7 +251,21 @@ std::vector<Row> collect(Invocation& invocation, const PsCommand& values) {
   return rows;
 }
 
+int list_once(Invocation& invocation, const PsCommand& values);
+
 int ps(Invocation& invocation, const PsCommand& values) {
+  if (!values.watch) return list_once(invocation, values);
+  if (*values.watch == 0) throw_usage("--watch: the time must be a second at least");
+  for (;;) {
+    // The screen is cleared where there is one; a file gets one list after the other.
+    if (stdout_is_terminal()) print("\x1b[H\x1b[2J");
+    list_once(invocation, values);
+    ::sleep(*values.watch);
+  }
+}
+
+int list_once(Invocation& invocation, const PsCommand& values) {
+  if (values.size && values.namespaces) throw_usage("--size and --ns exclude each other");
   if (values.latest && values.all) throw_usage("--all and --latest exclude each other");
   if (values.quiet && values.size) throw_usage("--quiet and --size exclude each other");
   ListFormat how;
@@ -232,8 +275,12 @@ int ps(Invocation& invocation, const PsCommand& values) {
   how.quiet_field = "ID";
   how.columns = {{"ID", "CONTAINER ID"}, {"Image", "IMAGE"}, {"Command", "COMMAND"}, {"Created", "CREATED"},
                  {"Status", "STATUS"},   {"Ports", "PORTS"}, {"Names", "NAMES"}};
-  how.headings = {{"RunningFor", "CREATED"}, {"ImageID", "IMAGE ID"}, {"ExitCode", "EXITCODE"}};
+  how.headings = {{"RunningFor", "CREATED"}, {"ImageID", "IMAGE ID"}, {"ExitCode", "EXIT CODE"}};
   if (values.size) how.columns.push_back({"Size", "SIZE"});
+  if (values.namespaces)
+    how.columns = {{"ID", "CONTAINER ID"}, {"Names", "NAMES"}, {"Pid", "PID"}, {"Cgroup", "CGROUPNS"},
+                   {"IPC", "IPC"},         {"MNT", "MNT"},     {"NET", "NET"}, {"PIDNS", "PIDNS"},
+                   {"User", "USERNS"},     {"UTS", "UTS"}};
   const auto rows = collect(invocation, values);
   Json lines = Json::array(), json = Json::array();
   const bool as_json = values.format == "json";
@@ -259,6 +306,8 @@ Action define_ps(OptionSet& options) {
   options.number("last,n", values->last, "N", "the N containers that were created last, in any state");
   add_latest(options, values->latest);
   options.flag("no-trunc", values->no_trunc, "show everything in full length");
+  options.flag("ns", values->namespaces, "show the namespaces");
+  options.number("watch,w", values->watch, "SECONDS", "list again and again");
   options.flag("noheading", values->no_heading, "leave out the headings");
   options.flag("quiet,q", values->quiet, "show IDs only");
   options.flag("size,s", values->size, "show the sizes on disk");

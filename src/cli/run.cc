@@ -1,3 +1,5 @@
+#include <fcntl.h>
+
 #include <memory>
 
 #include "base/error.h"
@@ -8,10 +10,13 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "engine/create.h"
+#include "engine/events.h"
 #include "engine/remove.h"
 #include "engine/run.h"
 #include "engine/settings.h"
 #include "store/containers.h"
+#include "store/images.h"
+#include "store/prune.h"
 
 namespace kelp::cli {
 namespace {
@@ -31,6 +36,26 @@ void remove_namesake(Invocation& invocation, const RunOptions& values) {
   engine::remove_container(invocation.context, *old, removal);
 }
 
+/// --preserve-fds: those that the caller left open for us. What we have opened ourselves is closed on exec.
+void check_preserved(unsigned count) {
+  for (int fd = 3; fd < 3 + static_cast<int>(count); ++fd) {
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (flags < 0 || (flags & FD_CLOEXEC) != 0) throw_usage("--preserve-fds {}: descriptor {} is not open", count, fd);
+  }
+}
+
+/// --rmi: another container may use the image, then it stays.
+void remove_image_of(Invocation& invocation, const store::ContainerRecord& record) {
+  const auto& layout = invocation.context.layout;
+  for (const auto& other : store::list(layout))
+    if (other.image_id == record.image_id) return;
+  if (!store::find_image(layout, record.image_id)) return;
+  store::remove_image(layout, record.image_id, true, {});
+  engine::emit_event(invocation.context, "image", "remove", record.image_id, record.image_name);
+  store::try_sweep_images(layout);
+  engine::sweep_trash(invocation.context);
+}
+
 store::ContainerRecord create(Invocation& invocation, RunOptions& values) {
   const std::string image = finish_run_options(values, invocation.arguments, invocation.command_line);
   remove_namesake(invocation, values);
@@ -46,6 +71,7 @@ engine::StartOptions start_options(const RunCommand& values) {
   start.sig_proxy = values.sig_proxy;
   start.die_with_parent = values.die_with_parent;
   start.detach_keys = values.detach_keys;
+  start.preserve_fds = values.config.preserve_fds;
   if (values.detach) return start;
   if (values.config.attach.empty()) {
     start.attach_stdin = values.config.interactive;
@@ -62,6 +88,9 @@ engine::StartOptions start_options(const RunCommand& values) {
 int run(Invocation& invocation, RunCommand& values) {
   if (values.detach && !values.config.attach.empty()) throw_usage("--detach and --attach exclude each other");
   if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
+  check_preserved(values.config.preserve_fds);
+  if (values.config.remove_image && values.detach)
+    throw_usage("--rmi and --detach exclude each other: nobody is there to remove the image at the end");
   values.config.detach = values.detach;
   values.config.detach_keys = values.detach_keys;
   values.config.sig_proxy = values.sig_proxy;
@@ -71,6 +100,7 @@ int run(Invocation& invocation, RunCommand& values) {
   const auto record = create(invocation, values);
   const auto result = engine::start_container(invocation.context, record, start_options(values));
   if (values.detach) print_line(record.id);
+  if (values.config.remove_image && !result.detached) remove_image_of(invocation, record);
   return result.exit_code;
 }
 
@@ -89,6 +119,13 @@ Action define_run(OptionSet& options) {
   options.flag("detach,d", values->detach, "run in the background and print the ID");
   options.flag("die-with-parent", values->die_with_parent,
                "kill the container when kelp is killed or its caller ends; with --detach: when the caller ends");
+  options.custom(
+      "rmi", Kind::flag,
+      [values = values.get()](const std::string& text) {
+        values->config.remove_image = to_bool(text).value_or(true);
+        if (values->config.remove_image) values->config.remove = true;
+      },
+      "", "remove the container and, unless another one uses it, its image when it ends");
   options.flag("sig-proxy", values->sig_proxy, "pass signals on to the process").shows("true");
   options
       .custom(

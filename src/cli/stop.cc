@@ -28,7 +28,7 @@ struct KillCommand {
 };
 
 struct WaitCommand {
-  bool latest = false, ignore = false;
+  bool latest = false, ignore = false, first = false;
   Strings conditions;
   std::chrono::nanoseconds interval = std::chrono::milliseconds(250);
 };
@@ -59,6 +59,12 @@ int wait(Invocation& invocation, const WaitCommand& values) {
   ContainerSelection selection(invocation, choice, kNeedsContainer);
   const auto interval = std::chrono::duration_cast<std::chrono::milliseconds>(values.interval);
   if (values.ignore && selection.chosen().size() < invocation.arguments.size()) print_line("-1");
+  if (values.first && selection.chosen().size() > 1) {
+    std::vector<store::ContainerRecord> records;
+    for (const auto& chosen : selection.chosen()) records.push_back(chosen.record);
+    print_line(fmt::format("{}", engine::wait_for_any(invocation.context, records, values.conditions, interval)));
+    return selection.for_each([](const Chosen&) {});
+  }
   return selection.for_each([&](const Chosen& chosen) {
     const int code = engine::wait_container(invocation.context, chosen.record, values.conditions, interval);
     print_line(fmt::format("{}", code));
@@ -124,6 +130,7 @@ Action define_wait(OptionSet& options) {
           "DURATION", "time between two looks where no event can be waited for")
       .shows("250ms");
   options.flag("ignore", values->ignore, "do not mind containers that are not there");
+  options.flag("exit-first-match", values->first, "end with the first container that is in the state");
   add_latest(options, values->latest);
   return [values](Invocation& invocation) { return wait(invocation, *values); };
 }

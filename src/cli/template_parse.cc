@@ -120,7 +120,8 @@ class Lexer {
   Token number(Token& token) {
     std::string digits;
     while (at_ < end_ && (is_word_char(text_[at_]) || text_[at_] == '.' || text_[at_] == '-' || text_[at_] == '+')) {
-      digits += text_[at_++];
+      if (text_[at_] != '_') digits += text_[at_];  // 1_000
+      ++at_;
     }
     token.kind = Token::Kind::literal;
     if (auto whole = to_int(digits[0] == '+' ? std::string_view(digits).substr(1) : digits)) {

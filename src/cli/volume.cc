@@ -1,5 +1,8 @@
 #include "store/volumes.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -11,8 +14,10 @@
 #include "cli/command_actions.h"
 #include "cli/container_select.h"
 #include "cli/output.h"
+#include "engine/events.h"
 #include "engine/inspect.h"
 #include "engine/remove.h"
+#include "engine/volume_data.h"
 #include "store/containers.h"
 #include "store/layout.h"
 
@@ -33,7 +38,7 @@ struct InspectCommand {
   std::string format;
 };
 struct PruneCommand {
-  bool force = false, all = false;
+  bool force = false, all = false, dry_run = false;
   Strings filters;
 };
 
@@ -51,7 +56,9 @@ bool fits(const store::VolumeRecord& volume, const std::string& key, const std::
   return key == "label!" ? !has : has;
 }
 
-bool fits_all(const store::VolumeRecord& volume, const Strings& filters, bool used) {
+}  // namespace
+
+bool volume_fits(const store::VolumeRecord& volume, const Strings& filters, bool used) {
   static constexpr const char* kKeys[] = {"name", "driver", "scope", "dangling", "until", "opt", "label", "label!"};
   for (const auto& filter : filters) {
     const size_t equals = filter.find('=');
@@ -66,13 +73,15 @@ bool fits_all(const store::VolumeRecord& volume, const Strings& filters, bool us
   return true;
 }
 
+namespace {
+
 int list(Invocation& invocation, const ListCommand& values) {
   const auto& layout = invocation.context.layout;
   const auto containers = values.filters.empty() ? std::vector<store::ContainerRecord>{} : store::list(layout);
   Json rows = Json::array(), json = Json::array();
   for (const auto& volume : store::list_volumes(layout)) {
     const bool used = !store::volume_users(containers, volume.name).empty();
-    if (!fits_all(volume, values.filters, used)) continue;
+    if (!volume_fits(volume, values.filters, used)) continue;
     Json object = engine::inspect_volume(invocation.context, volume);
     json.push_back(object);
     rows.push_back(std::move(object));
@@ -140,17 +149,42 @@ int rm(Invocation& invocation, const RmCommand& values) {
 
 int prune(Invocation& invocation, const PruneCommand& values) {
   const auto& layout = invocation.context.layout;
-  if (!values.force && !confirm("WARNING! This will remove all volumes not used by at least one container.\n"
-                                "Are you sure you want to continue? [y/N] ")) {
+  if (!values.force && !values.dry_run &&
+      !confirm(fmt::format("WARNING! This will remove all {}volumes not used by at least one container.\n"
+                           "Are you sure you want to continue? [y/N] ",
+                           values.all ? "" : "anonymous "))) {
     return 0;
   }
   const auto containers = store::list(layout);
   for (const auto& volume : store::list_volumes(layout)) {
     if (!store::volume_users(containers, volume.name).empty()) continue;
-    if (!fits_all(volume, values.filters, false)) continue;
-    engine::remove_volume(invocation.context, volume, false);
+    if ((!values.all && !volume.anonymous) || !volume_fits(volume, values.filters, false)) continue;
+    if (!values.dry_run) engine::remove_volume(invocation.context, volume, false);
     print_line(volume.name);
   }
+  return 0;
+}
+
+int export_files(Invocation& invocation, const std::string& output) {
+  const auto volume = store::get_volume(invocation.context.layout, invocation.arguments[0]);
+  if (output.empty() && stdout_is_terminal())
+    throw UsageError("an archive is not written to a terminal").with_hint("kelp volume export --output FILE VOLUME");
+  engine::export_volume(invocation.context, volume, output);
+  return 0;
+}
+
+int import_files(Invocation& invocation) {
+  const auto volume = store::get_volume(invocation.context.layout, invocation.arguments[0]);
+  const std::string source = invocation.arguments.size() > 1 ? invocation.arguments[1] : "-";
+  if (source == "-") {
+    if (stdin_is_terminal())
+      throw UsageError("an archive is not read from a terminal").with_hint("kelp volume import VOLUME FILE");
+    engine::import_volume(invocation.context, volume, STDIN_FILENO);
+    return 0;
+  }
+  const Fd file(::open(source.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) throw_errno("open {}", kelp::quoted(source));
+  engine::import_volume(invocation.context, volume, file.get());
   return 0;
 }
 
@@ -162,13 +196,30 @@ Action define_volume_create(OptionSet& options) {
   options.text("driver,d", request->driver, "NAME", "driver of the volume").one_of({"local"}).shows("local");
   options.map("label,l", request->labels, "KEY=VALUE", "label of the volume");
   options.map("opt,o", request->options, "KEY=VALUE", "option of the driver: type, device, o");
+  options.number("uid", request->uid, "ID", "owner of the volume's directory, as a container sees it");
+  options.number("gid", request->gid, "ID", "group of the volume's directory");
   options.flag("ignore", request->ignore_if_exists, "do not mind a volume that is there already");
   return [request](Invocation& invocation) {
     if (!invocation.arguments.empty()) request->name = invocation.arguments[0];
+    request->anonymous = invocation.arguments.empty();  // prune takes it, as docker does
     store::prepare(invocation.context.layout);
-    print_line(store::create_volume(invocation.context.layout, *request).name);
+    const auto volume = store::create_volume(invocation.context.layout, *request);
+    engine::emit_event(invocation.context, "volume", "create", volume.name, volume.name);
+    print_line(volume.name);
     return 0;
   };
+}
+
+Action define_volume_export(OptionSet& options) {
+  auto output = std::make_shared<std::string>();
+  options.arguments("VOLUME", 1, 1, Complete::volume);
+  options.text("output,o", *output, "FILE", "where to write").complete(Complete::file).shows("standard output");
+  return [output](Invocation& invocation) { return export_files(invocation, *output); };
+}
+
+Action define_volume_import(OptionSet& options) {
+  options.arguments("VOLUME [FILE|-]", 1, 2, Complete::volume);
+  return [](Invocation& invocation) { return import_files(invocation); };
 }
 
 Action define_volume_ls(OptionSet& options) {
@@ -207,7 +258,9 @@ Action define_volume_rm(OptionSet& options) {
 
 Action define_volume_prune(OptionSet& options) {
   auto values = std::make_shared<PruneCommand>();
+  options.flag("all,a", values->all, "volumes that have a name, too");
   options.flag("force,f", values->force, "do not ask");
+  options.flag("dry-run", values->dry_run, "only show what would be removed");
   options.list("filter", values->filters, "KEY=VALUE", "only volumes that fit: label, until, ...");
   return [values](Invocation& invocation) { return prune(invocation, *values); };
 }

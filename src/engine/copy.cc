@@ -9,11 +9,16 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/file_stream.h"
+#include "engine/images.h"
 #include "engine/prepare.h"
 #include "engine/session.h"
+#include "engine/tar_writer.h"
+#include "engine/user_namespace.h"
 #include "engine/users.h"
 #include "store/containers.h"
+#include "store/layers.h"
 #include "sys/clone.h"
+#include "sys/safe_path.h"
 
 // Two processes and a pipe: the side inside a container sees its mounts and ids and nothing of the host, the other side
 // the host as the caller. No path crosses from one to the other, only names, one component at a time.
@@ -42,13 +47,44 @@ ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
 /// A path inside starts at the container's working directory, as podman has it: "/".
 std::string inside(const std::string& path) { return starts_with(path, "/") ? path : "/" + path; }
 
+/// cp CONTAINER:PATH -: one tree, named after its last component; "DIR/." gives what is in it.
+void copy_out_archive(Context& context, const CopyRequest& request) {
+  in_container(context, *request.from, [&](int root_fd) {
+    const std::string path = inside(request.source), clean = sys::clean_path(path);
+    TarWriter writer(STDOUT_FILENO);
+    if (clean == "/" || ends_with(path, "/.")) {
+      writer.add_contents(sys::open_in_root(root_fd, clean, O_RDONLY | O_DIRECTORY).get(), "", false);
+    } else {
+      const size_t slash = clean.rfind('/');
+      const std::string name = clean.substr(slash + 1);
+      const Fd parent = sys::open_in_root(root_fd, slash == 0 ? "/" : clean.substr(0, slash), O_RDONLY | O_DIRECTORY);
+      writer.add(parent.get(), name.c_str(), name, false);
+    }
+    writer.finish();
+  });
+}
+
+/// cp - CONTAINER:DIR: the archive's files below an existing directory.
+void copy_in_archive(Context& context, const CopyRequest& request) {
+  const ReceiveOptions owners = receive_options(context, request);
+  with_container_root(context, *request.to, true, [&](int root_fd) {
+    const Fd directory = sys::try_open_in_root(root_fd, inside(request.target), O_RDONLY | O_DIRECTORY);
+    if (!directory && errno == ENOTDIR)
+      throw_usage("cp: {} is no directory: an archive needs one", kelp::quoted(request.target));
+    if (!directory) throw_errno("cp: {} in container {}", request.target, request.to->name);
+    const store::IdMapping map = layers_map(*request.to);
+    unpack_archive(context, {.directory_fd = directory.get(), .map = map, .uid = owners.uid, .gid = owners.gid},
+                   STDIN_FILENO);
+  });
+}
+
 }  // namespace
 
 void copy_files(Context& context, const CopyRequest& request) {
   if (!request.from && !request.to) throw_usage("cp: one of the two paths must be CONTAINER:PATH");
-  if (request.source == "-" || request.target == "-")
-    throw_usage("cp: a tar stream (-) is not supported; kelp exec CONTAINER tar does it");
   if (request.source.empty() || request.target.empty()) throw_usage("cp: an empty path");
+  if (request.source == "-" && !request.from) return copy_in_archive(context, request);
+  if (request.target == "-" && !request.to) return copy_out_archive(context, request);
   if (request.from && request.to && request.from->id == request.to->id)
     throw_usage("cp: source and target are in the same container: use kelp exec {} cp", request.from->name);
   const ReceiveOptions options = receive_options(context, request);

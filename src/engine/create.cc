@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/devices.h"
+#include "engine/events.h"
 #include "engine/make_spec.h"
 #include "engine/mounts.h"
 #include "engine/network.h"
 #include "engine/prepare.h"
 #include "engine/remove.h"
+#include "engine/secrets.h"
 #include "engine/session.h"
 #include "engine/user_namespace.h"
 #include "engine/users.h"
@@ -92,7 +94,9 @@ std::string full_rootfs(const std::string& path) {
 /// Everything that a start would refuse, refused now: nothing is on disk yet but the image.
 void check_against_root(Context& context, const store::ContainerRecord& record) {
   const LayeredRoot root(root_directories(context, record, false));
-  resolve_user(effective_user(record), record.config.group_add, root.read("/etc/passwd").value_or(""),
+  store::Strings groups = record.config.group_add;
+  std::erase(groups, "keep-groups");
+  resolve_user(effective_user(record), groups, root.read("/etc/passwd").value_or(""),
                root.read("/etc/group").value_or(""));
   check_workdir(record, root);
   effective_command(record.image, record.config);
@@ -167,9 +171,8 @@ void check_config(const store::ContainerConfig& config) {
   if (config.stop_signal && !config.stop_signal->empty() && sys::signal_from_name(*config.stop_signal) <= 0)
     throw_usage("invalid --stop-signal {}", quoted(*config.stop_signal));
   for (const std::string& group : config.group_add)
-    if (group == "keep-groups")
-      throw_usage("--group-add keep-groups is not possible: containers share one user namespace, without your groups");
-  if (!config.secrets.empty()) throw_usage("--secret {}: no such secret", quoted(config.secrets.front()));
+    if (group == "keep-groups" && config.group_add.size() > 1)
+      throw_usage("--group-add keep-groups excludes every other --group-add: the kernel takes all of a list or none");
   if (config.image_volume != "anonymous" && config.image_volume != "tmpfs" && config.image_volume != "ignore" &&
       config.image_volume != "bind")
     throw_usage("--image-volume {}: anonymous, tmpfs and ignore are possible", quoted(config.image_volume));
@@ -187,6 +190,7 @@ store::ContainerRecord create_container(Context& context, const store::Container
   const NetworkMode network = parse_network_mode(config.networks);
   check_name_is_free(context, config.name);
   check_references(context, config, network);
+  resolve_secrets(context, record.config);
   if (!config.cidfile.empty() && ::access(config.cidfile.c_str(), F_OK) == 0)
     throw_usage("container id file exists. Ensure another container is not using it or delete {}", config.cidfile);
   const ContainerIds ids = resolve_ids(context, config);
@@ -229,14 +233,16 @@ store::ContainerRecord create_container(Context& context, const store::Container
     write_id_file(config.cidfile, draft.record().id);
     undo.add([&config] { ::unlink(config.cidfile.c_str()); });
   }
+  copy_secrets(context, draft.record().config, draft.directory());
   store::ContainerRecord made = draft.publish();
   undo.commit();
+  emit_event(context, made, "create");
   log::debug("created container {} ({})", made.name, made.id);
   return made;
 }
 
 void rename_container(Context& context, const store::ContainerRecord& record, const std::string& new_name) {
-  store::rename_container(context.layout, record, new_name);
+  emit_event(context, store::rename_container(context.layout, record, new_name), "rename");
 }
 
 }  // namespace kelp::engine

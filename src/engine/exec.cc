@@ -37,6 +37,9 @@ namespace {
 
 using monitor::Msg;
 
+/// What podman's users get from exec where nothing runs.
+constexpr int kExitNotRunning = 255;
+
 // ---- the process document
 
 Fd memory_file(const char* name) {
@@ -195,7 +198,10 @@ class Copier {
 class Exec {
  public:
   Exec(MonitorLink link, const ExecRequest& request, const sys::SignalFd& signals)
-      : link_(std::move(link)), request_(request), signals_(signals), keys_(parse_detach_keys(request.detach_keys)) {}
+      : link_(std::move(link)), request_(request), signals_(signals), keys_(parse_detach_keys(request.detach_keys)) {
+    passed_ = request.preserve_fds;
+    for (const int fd : request.preserved) passed_ = std::max(passed_, static_cast<unsigned>(fd - 2));
+  }
   int run(Context& context, const store::ContainerRecord& record, const Fd& process);
 
  private:
@@ -215,8 +221,10 @@ class Exec {
   std::vector<int> fds_;
   std::vector<Fd> owned_;
   Fd master_;
+  sys::RawMode* raw_ = nullptr;
   std::vector<std::unique_ptr<Copier>> inputs_, outputs_;
   std::optional<int> code_;
+  unsigned passed_ = 0;  ///< descriptors that the process gets, from 3 on
   bool detached_ = false;
 };
 
@@ -244,16 +252,16 @@ int Exec::stream(int number, bool reads) {
 void Exec::send(const store::ContainerRecord& record, const std::string& console_path) {
   records_.add("arg", "exec");
   records_.add("arg", "--process");
-  records_.add("arg", fmt::format("/proc/self/fd/{}", 3 + request_.preserve_fds));
+  records_.add("arg", fmt::format("/proc/self/fd/{}", 3 + passed_));
   if (request_.detach) records_.add("arg", "--detach");
   if (!console_path.empty()) {
     records_.add("arg", "--tty");
     records_.add("arg", "--console-socket");
     records_.add("arg", console_path);
   }
-  if (request_.preserve_fds != 0) {
+  if (passed_ != 0) {
     records_.add("arg", "--preserve-fds");
-    records_.add("arg", std::to_string(request_.preserve_fds));
+    records_.add("arg", std::to_string(passed_));
   }
   records_.add("arg", record.id);
   if (monitor::send_frame(link_.socket.get(), {.type = Msg::exec}, records_.text(), fds_, true) != monitor::Sent::yes)
@@ -280,6 +288,9 @@ void Exec::handle_signals() {
       if (const auto size = master_ ? sys::window_size(0) : std::nullopt) sys::set_window_size(master_.get(), *size);
       continue;
     }
+    if (*signal == SIGTSTP) raw_->stop_process();
+    if (*signal == SIGCONT) raw_->renew();
+    if (*signal == SIGTSTP || *signal == SIGCONT) continue;
     monitor::send_frame(link_.socket.get(), {.type = Msg::signal, .value = static_cast<std::uint32_t>(*signal)}, {}, {},
                         true);
   }
@@ -300,10 +311,14 @@ void Exec::attach_terminal(Fd master) {
 }
 
 int Exec::run(Context& context, const store::ContainerRecord& record, const Fd& process) {
-  const int process_number = 3 + static_cast<int>(request_.preserve_fds), dir_number = process_number + 1;
-  for (int fd = 3; fd < process_number; ++fd) add(fd, fd);
-  add(process_number, process.get());
+  const int process_number = 3 + static_cast<int>(passed_), dir_number = process_number + 1;
   const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  for (int fd = 3; fd < process_number; ++fd) {
+    const bool wanted = fd < 3 + static_cast<int>(request_.preserve_fds) ||
+                        std::find(request_.preserved.begin(), request_.preserved.end(), fd) != request_.preserved.end();
+    add(fd, wanted ? fd : null.get());
+  }
+  add(process_number, process.get());
   const bool terminal = request_.tty && !request_.detach;
   // kelp-oci sends the terminal to a socket while it waits; others do so only when they detach, and otherwise want a
   // terminal of ours to work on.
@@ -338,7 +353,8 @@ int Exec::run(Context& context, const store::ContainerRecord& record, const Fd& 
   owned_.clear();
   loop_.watch(link_.socket.get(), POLLIN, [this](short) { read_link(); });
   loop_.watch(signals_.fd(), POLLIN, [this](short) { handle_signals(); });
-  const sys::RawMode raw(terminal && request_.interactive ? 0 : -1);
+  sys::RawMode raw(terminal && request_.interactive ? 0 : -1);
+  raw_ = &raw;
   loop_.run();
   if (detached_) return 0;
   inputs_.clear();
@@ -354,8 +370,9 @@ int exec_in_container(Context& context, const store::ContainerRecord& record, co
   const auto status = store::status(context.layout, record);
   if (status.status == store::Status::paused) throw_usage("container {} is paused: unpause it first", record.name);
   if (status.status != store::Status::running)
-    throw_usage("can only create exec sessions on running containers: container state improper ({} is {})", record.name,
-                store::status_name(status.status));
+    throw Error(fmt::format("can only create exec sessions on running containers: container state improper ({} is {})",
+                            record.name, store::status_name(status.status)),
+                kExitNotRunning);
   const Fd process = memory_file("process");
   sys::write_all(process.get(), make_process(context, record, request), "the process document");
   if (::lseek(process.get(), 0, SEEK_SET) < 0) throw_errno("rewind the process document");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "store/container_record.h"
 
@@ -16,6 +17,7 @@ struct ExecRequest {
   bool tty = false, interactive = false, detach = false, privileged = false;
   std::string detach_keys = "ctrl-p,ctrl-q";
   unsigned preserve_fds = 0;
+  std::vector<int> preserved;  ///< further descriptors by number; those between them are /dev/null
 };
 
 /// The exit status of the process (126, 127 when it could not be executed); 0 at once with `detach` or after the

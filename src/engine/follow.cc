@@ -55,7 +55,8 @@ void die_of(int signal) {
 /// What is waiting to be written to one of our descriptors; nothing more is read from the link until it is gone.
 struct Output {
   int fd = -1;
-  bool regular = false;
+  bool regular = false;  ///< never blocks
+  Fd own;                ///< a pipe once more, non-blocking for us alone: PIPE_BUF is no bound then
   std::string pending;
   int watch = 0;
 };
@@ -74,6 +75,7 @@ class Follower {
   void read_stdin();
   void handle_signals();
   void send_size();
+  bool job_control(int signal);
 
   const int link_, pid_;
   const FollowOptions& options_;
@@ -82,7 +84,7 @@ class Follower {
   FollowResult result_;
   Output out_{.fd = 1}, err_{.fd = 2};
   DetachKeys keys_;
-  std::string to_send_;
+  sys::RawMode* terminal_ = nullptr;
   int link_watch_ = 0, stdin_watch_ = 0;
   bool waiting_for_taken_ = false, stdin_ended_ = false, raw_ = false, warned_ = false;
 };
@@ -90,10 +92,16 @@ class Follower {
 FollowResult Follower::run() {
   for (Output* output : {&out_, &err_}) {
     struct stat info {};
-    output->regular = ::fstat(output->fd, &info) == 0 && S_ISREG(info.st_mode);
+    if (::fstat(output->fd, &info) < 0) continue;
+    output->regular = S_ISREG(info.st_mode);
+    if (!S_ISFIFO(info.st_mode)) continue;
+    output->own =
+        Fd(::open(fmt::format("/proc/self/fd/{}", output->fd).c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (output->own) output->fd = output->own.get();
   }
   raw_ = options_.tty && options_.in && ::isatty(0) == 1;
   sys::RawMode raw(raw_ ? 0 : -1);
+  terminal_ = &raw;
   send_size();
   link_watch_ = loop_.watch(link_, POLLIN, [this](short) { read_link(); });
   loop_.watch(signals_.fd(), POLLIN, [this](short) { handle_signals(); });
@@ -149,13 +157,14 @@ void Follower::flush(Output& to) {
   size_t done = 0;
   while (done < to.pending.size()) {
     pollfd ready{to.fd, POLLOUT, 0};
-    if (!to.regular && ::poll(&ready, 1, 0) == 0) break;
-    const size_t part = to.regular ? to.pending.size() - done : std::min<size_t>(to.pending.size() - done, 4096);
+    const bool whole = to.regular || to.own;
+    if (!whole && ::poll(&ready, 1, 0) == 0) break;
+    const size_t part = whole ? to.pending.size() - done : std::min<size_t>(to.pending.size() - done, 4096);
     const ssize_t count = ::write(to.fd, to.pending.data() + done, part);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) break;
     if (count < 0) {  // a terminal that has gone, a full disk: the container goes on without this reader
-      log::warn("write to {}: {}", to.fd == 1 ? "stdout" : "stderr", errno_text(errno));
+      log::warn("write to {}: {}", &to == &out_ ? "stdout" : "stderr", errno_text(errno));
       to.fd = -1;
       done = to.pending.size();
       break;
@@ -215,12 +224,22 @@ void Follower::send_size() {
   }
 }
 
+/// Ctrl-Z at the shell's prompt is for this program, not for the container: it stops, and the container goes on.
+bool Follower::job_control(int signal) {
+  if (signal == SIGTSTP) terminal_->stop_process();
+  if (signal == SIGCONT) terminal_->renew();
+  if (signal != SIGTSTP && signal != SIGCONT) return false;
+  send_size();  // of the terminal as it is now
+  return true;
+}
+
 void Follower::handle_signals() {
   while (const auto signal = signals_.next()) {
     if (*signal == SIGWINCH) {
       send_size();
       continue;
     }
+    if (job_control(*signal)) continue;
     // A terminal sends its signals as bytes; those that come nevertheless (hang-up, kill) are meant for us.
     if (!options_.sig_proxy || options_.tty) {
       result_.signal = *signal;
@@ -246,8 +265,8 @@ void Follower::handle_signals() {
 }  // namespace
 
 const std::vector<int>& followed_signals() {
-  static const std::vector<int> signals{SIGHUP,  SIGINT,    SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM,
-                                        SIGPROF, SIGVTALRM, SIGXCPU, SIGXFSZ, SIGIO,   SIGWINCH};
+  static const std::vector<int> signals{SIGHUP,    SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,  SIGUSR2, SIGALRM, SIGPROF,
+                                        SIGVTALRM, SIGXCPU, SIGXFSZ, SIGIO,   SIGWINCH, SIGTSTP, SIGCONT};
   return signals;
 }
 

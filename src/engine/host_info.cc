@@ -2,6 +2,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmath>
+#include <cstdlib>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -12,9 +15,11 @@
 #include "engine/context.h"
 #include "engine/host.h"
 #include "engine/inspect.h"
+#include "engine/make_spec.h"
 #include "engine/storage_probe.h"
 #include "store/containers.h"
 #include "store/images.h"
+#include "sys/capability.h"
 #include "sys/lock.h"
 #include "sys/procfs.h"
 #include "sys/spawn.h"
@@ -133,6 +138,8 @@ Json store_json(Context& context, Json& storage) {
                                         : "no native overlay in graphRoot: " + problem}};
   if (facts.driver == "copy")
     storage["hint"] = "install fuse-overlayfs, with access to /dev/fuse: without it every container copies its image";
+  const char* scratch = std::getenv("TMPDIR");
+  json["imageCopyTmpDir"] = scratch != nullptr && *scratch != '\0' ? scratch : "/var/tmp";
   json["imageStore"] = {{"number", store::list_images(layout).size()}};
   json["runRoot"] = layout.run;
   json["volumePath"] = layout.volumes();
@@ -156,6 +163,40 @@ std::string runtime_path(Context& context) {
     return "";
   }
   return wanted.find('/') == std::string::npos ? find_in_path(wanted) : wanted;
+}
+
+std::string program_or_nothing(const char* name) {
+  try {
+    return own_program(name);
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+/// Names that a container has when nothing else was asked for.
+std::string default_capabilities() {
+  const std::uint64_t held = wanted_capabilities({}, sys::known_caps());
+  std::string names;
+  for (int bit = 0; bit < 64; ++bit)
+    if ((held >> static_cast<unsigned>(bit) & 1U) != 0)
+      names += (names.empty() ? "" : ",") + std::string(sys::capability_name(bit));
+  return names;
+}
+
+/// Since the boot, in percent.
+Json cpu_use() {
+  const std::string text = sys::try_read_file("/proc/stat").value_or("");
+  double values[8] = {}, total = 0;
+  std::size_t count = 0;
+  for (const auto& word : split(text.substr(0, text.find('\n')), ' ')) {
+    const auto number = to_int(word, 0);
+    if (number && count < std::size(values)) values[count++] = static_cast<double>(*number);
+  }
+  for (const double value : values) total += value;
+  const auto percent = [&](double part) { return total > 0 ? std::round(part / total * 10000) / 100 : 0.0; };
+  return {{"idlePercent", percent(values[3])},
+          {"systemPercent", percent(values[2])},
+          {"userPercent", percent(values[0] + values[1])}};
 }
 
 struct Rename {
@@ -204,13 +245,17 @@ Json host_info(Context& context) {
   Json host;
   host["arch"] = host_architecture();
   Json limits = cgroup_json(context, host);
+  const std::string monitor = program_or_nothing("kelp-monitor");
+  host["conmon"] = {{"path", monitor}, {"version", runtime_version(monitor)}};
+  host["cpuUtilization"] = cpu_use();
   host["cpus"] = facts.cpus.get();
   host["distribution"] = distribution_json();
-  host["eventLogger"] = "none";
+  host["eventLogger"] = "file";
   host["hostname"] = facts.host_name.get();
   const UserNamespaceFacts& userns = facts.userns.get();
   host["idMappings"] = {{"gidmap", ranges_json(userns.maps.gids)}, {"uidmap", ranges_json(userns.maps.uids)}};
   host["kernel"] = facts.kernel.get().release;
+  host["linkmode"] = "dynamic";
   host["logDriver"] = "k8s-file";
   host["memFree"] = memory_value(memory, "MemFree:");
   host["memTotal"] = memory_value(memory, "MemTotal:");
@@ -219,9 +264,12 @@ Json host_info(Context& context) {
   host["ociRuntime"] = {
       {"name", runtime.substr(runtime.rfind('/') + 1)}, {"path", runtime}, {"version", runtime_version(runtime)}};
   host["os"] = "linux";
+  host["remoteSocket"] = {{"exists", false}, {"path", ""}};
   host["security"] = {{"apparmorEnabled", facts.security.get().apparmor},
+                      {"capabilities", default_capabilities()},
                       {"rootless", facts.uid != 0},
                       {"seccompEnabled", true},
+                      {"seccompProfilePath", ""},
                       {"selinuxEnabled", facts.security.get().selinux}};
   host["serviceIsRemote"] = false;
   host["slirp4netns"] = {{"executable", facts.slirp4netns.get().path}, {"version", facts.slirp4netns_version.get()}};

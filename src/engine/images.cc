@@ -30,7 +30,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kProgressFd = 3;
+constexpr int kProgressFd = 3, kRootFd = 4;
 constexpr size_t kMaxOutput = 16 << 20;
 constexpr std::string_view kProgram = "kelp-image";
 /// The image that comes with kelp: the name it is loaded under, and its file.
@@ -92,6 +92,7 @@ struct ImageCall {
   int stdin_fd = -1;                   ///< -1 = /dev/null; borrowed
   int stdout_fd = -1;                  ///< -1 = collected and returned; borrowed
   const ProgressFn* progress = nullptr;
+  int root_fd = -1;  ///< given to the program under the number kRootFd; borrowed
 };
 
 /// Starts kelp-image in S. A host without user namespaces still pulls, loads and saves: then the program runs as the
@@ -167,6 +168,7 @@ std::string run_image_program(Context& context, const ImageCall& call) {
     request.argv.insert(request.argv.begin() + 2, {"--progress-fd", std::to_string(kProgressFd)});
     request.fds.emplace_back(kProgressFd, events.write.get());
   }
+  if (call.root_fd >= 0) request.fds.emplace_back(kRootFd, call.root_fd);
   log::debug("run {}", join(request.argv, " "));
   sys::Child child = start_image_program(context, request);
   out.write.reset();
@@ -397,6 +399,43 @@ std::vector<RegistryAnswer> ask_registries(Context& context, const std::vector<s
     answers.push_back(
         {entry.value("name", ""), entry.value("text", ""), entry.value("problem", ""), entry.value("hint", "")});
   return answers;
+}
+
+void unpack_archive(Context& context, const UnpackTarget& target, int archive_fd) {
+  ImageCall call{.arguments = {"untar", "--root-fd", std::to_string(kRootFd)}};
+  const std::vector<std::string> map = map_arguments(target.map);
+  call.arguments.insert(call.arguments.end(), map.begin(), map.end());
+  if (target.uid) call.arguments.insert(call.arguments.end(), {"--uid", std::to_string(*target.uid)});
+  if (target.gid) call.arguments.insert(call.arguments.end(), {"--gid", std::to_string(*target.gid)});
+  call.stdin_fd = archive_fd;
+  call.root_fd = target.directory_fd;
+  parse_result(run_image_program(context, call));
+}
+
+std::string pack_image(Context& context, const PackRequest& pack, const ProgressFn& progress) {
+  ImageCall call{.arguments = {"commit", "--format", pack.format, "--created", pack.created}, .progress = &progress};
+  const auto add = [&](const char* option, const std::string& value) {
+    if (!value.empty()) call.arguments.insert(call.arguments.end(), {option, value});
+  };
+  const std::vector<std::string> map = map_arguments(pack.map);
+  call.arguments.insert(call.arguments.end(), map.begin(), map.end());
+  add("--upper", pack.upper);
+  if (pack.upper.empty()) add("--root-fd", std::to_string(kRootFd));
+  if (pack.squash) call.arguments.emplace_back("--squash");
+  for (const auto& file : pack.owners_files) add("--owners", file);
+  add("--base", pack.base);
+  add("--config", pack.config);
+  add("--author", pack.author);
+  add("--message", pack.message);
+  add("--created-by", pack.created_by);
+  add("--name", pack.name);
+  call.root_fd = pack.root_fd;
+  return parse_result(run_image_program(context, call)).at("images").at(0).value("id", "");
+}
+
+std::vector<std::string> damaged_blobs(Context& context) {
+  return parse_result(run_image_program(context, {.arguments = {"verify"}}))
+      .value("damaged", std::vector<std::string>{});
 }
 
 }  // namespace kelp::engine

@@ -74,6 +74,33 @@ struct SaveOptions {
 void save_images(Context& context, const std::vector<std::string>& names, const SaveOptions& options,
                  const ProgressFn& progress = {});
 
+/// A directory that an archive is unpacked into, by kelp-image inside S.
+struct UnpackTarget {
+  int directory_fd = -1;
+  const store::IdMapping& map;            ///< ids in the archive → ids in S
+  std::optional<std::uint32_t> uid, gid;  ///< owner of everything, instead of the archive's
+};
+/// archive_fd: a tar, compressed or not.
+void unpack_archive(Context& context, const UnpackTarget& target, int archive_fd);
+
+/// A new image from a container's files (see engine/commit.h).
+struct PackRequest {
+  const store::IdMapping& map;
+  std::string upper;    ///< overlay's upper directory: becomes one layer on top of the base
+  int root_fd = -1;     ///< instead: a whole tree
+  bool squash = false;  ///< the base gives its configuration only
+  std::string base;     ///< manifest digest, "" = none
+  std::string config;   ///< JSON of the image's run config
+  std::string author, message, created, created_by, name;
+  std::string format = "oci";
+  std::vector<std::string> owners_files;
+};
+/// returns the id of the image
+std::string pack_image(Context& context, const PackRequest& request, const ProgressFn& progress = {});
+
+/// Reads every blob of the store; digests of those whose content has another one.
+std::vector<std::string> damaged_blobs(Context& context);
+
 struct ImportOptions {
   std::string source;     ///< tar file, "-" = standard input
   std::string reference;  ///< "" = untagged

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "engine/context.h"
+#include "engine/health.h"
 #include "engine/session.h"
 #include "store/containers.h"
 #include "sys/lock.h"
@@ -55,7 +56,7 @@ Json map_json(const store::StringMap& map) {
 
 Json nullable(const store::Strings& list) { return list.empty() ? Json() : Json(list); }
 
-Json state_json(const store::ContainerStatus& status) {
+Json state_json(const store::ContainerStatus& status, const Json& health) {
   const bool running = status.status == store::Status::running || status.status == store::Status::paused ||
                        status.status == store::Status::stopping;
   Json state;
@@ -78,8 +79,8 @@ Json state_json(const store::ContainerStatus& status) {
     state["StartedAt"] = status.last_exit ? format_rfc3339(status.last_exit->started) : kZeroTime;
   }
   state["FinishedAt"] = status.last_exit ? format_rfc3339(status.last_exit->finished) : kZeroTime;
-  state["Health"] = {{"Status", status.health}, {"FailingStreak", 0}, {"Log", Json()}};
-  if (running && status.run && !status.run->cgroup.empty()) state["CgroupPath"] = status.run->cgroup;
+  state["Health"] = health.is_object() ? health : Json({{"Status", ""}, {"FailingStreak", 0}, {"Log", Json()}});
+  if (running && status.run) state["CgroupPath"] = status.run->cgroup;
   state["CheckpointedAt"] = kZeroTime;
   state["RestoredAt"] = kZeroTime;
   return state;
@@ -153,7 +154,17 @@ Json network_json(const store::ContainerRecord& record, const store::ContainerSt
 /// The environment as the process gets it: the bundle's once there is one, else image and options.
 Json env_json(const store::ContainerRecord& record, const Json& bundle) {
   const Json from_bundle = at_path(bundle, {"process", "env"});
-  if (from_bundle.is_array()) return from_bundle;
+  if (from_bundle.is_array()) {
+    Json shown = Json::array();
+    for (const auto& entry : from_bundle) {
+      const bool secret = std::any_of(record.config.secrets.begin(), record.config.secrets.end(), [&](const auto& one) {
+        return one.env && entry.is_string() &&
+               starts_with(entry.template get_ref<const std::string&>(), one.target + "=");
+      });
+      if (!secret) shown.push_back(entry);
+    }
+    return shown;
+  }
   store::StringMap env;
   if (!record.config.unset_env_all) {
     for (const auto& entry : record.image.env) {
@@ -168,19 +179,40 @@ Json env_json(const store::ContainerRecord& record, const Json& bundle) {
   return list;
 }
 
+/// What the monitor has written last; null where there is no check.
+Json read_health_log(Context& context, const store::ContainerRecord& record) {
+  const auto check = effective_health(record);
+  if (!check) return {};
+  const auto text = sys::read_small_file(health_file(context, record, *check), 16U << 20U);
+  return text ? Json::parse(*text, nullptr, false) : Json();
+}
+
 Json health_json(const store::ContainerRecord& record) {
-  store::HealthCheck check = record.image.health.value_or(store::HealthCheck{});
-  if (record.config.health) {
-    const store::Strings of_image = check.test;
-    check = *record.config.health;
-    if (check.test.empty()) check.test = of_image;
-  }
-  if (check.test.empty()) return {};
-  return {{"Test", check.test},
-          {"StartPeriod", check.start_period.count()},
-          {"Interval", check.interval.count()},
-          {"Timeout", check.timeout.count()},
-          {"Retries", check.retries}};
+  const auto check = effective_health(record);
+  if (!check) return {};
+  return {{"Test", check->test},
+          {"StartPeriod", check->start_period->count()},
+          {"Interval", check->interval->count()},
+          {"Timeout", check->timeout->count()},
+          {"Retries", *check->retries}};
+}
+
+Json startup_json(const store::ContainerRecord& record) {
+  const auto check = effective_health(record);
+  if (!check || check->startup_test.empty()) return {};
+  return {{"Test", check->startup_test},
+          {"Interval", check->startup_interval->count()},
+          {"Timeout", check->startup_timeout->count()},
+          {"Retries", check->startup_retries},
+          {"Successes", check->startup_success}};
+}
+
+Json secrets_json(const store::ContainerRecord& record) {
+  Json list = Json::array();
+  for (const auto& secret : record.config.secrets)
+    list.push_back(
+        {{"Name", secret.name}, {"ID", secret.id}, {"UID", secret.uid}, {"GID", secret.gid}, {"Mode", secret.mode}});
+  return list;
 }
 
 Json config_json(const store::ContainerRecord& record, const Json& bundle) {
@@ -213,6 +245,16 @@ Json config_json(const store::ContainerRecord& record, const Json& bundle) {
   json["StopSignal"] =
       config.stop_signal ? *config.stop_signal : (defaults.stop_signal.empty() ? "SIGTERM" : defaults.stop_signal);
   if (const Json health = health_json(record); !health.is_null()) json["Healthcheck"] = health;
+  if (const Json startup = startup_json(record); !startup.is_null()) json["StartupHealthCheck"] = startup;
+  json["HealthcheckOnFailureAction"] = "none";
+  json["sdNotifyMode"] = config.sdnotify;
+  if (const auto check = effective_health(record)) {
+    json["HealthcheckOnFailureAction"] = check->on_failure;
+    json["HealthLogDestination"] = check->log_destination;
+    json["HealthMaxLogCount"] = check->max_log_count;
+    json["HealthMaxLogSize"] = check->max_log_size;
+  }
+  if (!config.secrets.empty()) json["Secrets"] = secrets_json(record);
   json["CreateCommand"] = config.create_command;
   if (!config.timezone.empty()) json["Timezone"] = config.timezone;
   json["Umask"] = config.umask.value_or("0022");
@@ -268,7 +310,18 @@ Json host_config_limits(const store::ContainerRecord& record) {
 
 std::string mode_or(const std::string& mode, const char* fallback) { return mode.empty() ? fallback : mode; }
 
-Json host_config_json(const store::ContainerRecord& record) {
+/// How its group was made, seen from where it is; before it has one: what was asked for.
+const char* manager_name(const Context& context, const store::ContainerRecord& record,
+                         const store::ContainerStatus& status) {
+  if (record.config.cgroups == "disabled") return "none";
+  if (status.run) {
+    if (status.run->cgroup.empty()) return "none";
+    return status.run->cgroup.find(".scope") != std::string::npos ? "systemd" : "cgroupfs";
+  }
+  return context.global.cgroup_manager == "systemd" ? "systemd" : "cgroupfs";
+}
+
+Json host_config_json(const store::ContainerRecord& record, const char* manager) {
   const auto& config = record.config;
   Json json;
   Json binds = Json::array();
@@ -306,6 +359,11 @@ Json host_config_json(const store::ContainerRecord& record) {
   json["GroupAdd"] = config.group_add;
   json["IpcMode"] = mode_or(config.ipc, "shareable");
   json["Cgroup"] = "";
+  json["CgroupManager"] = manager;
+  // Members that only other systems fill, or that the kernel has given up: podman shows them as well.
+  for (const char* name :
+       {"CpuCount", "CpuPercent", "DiskQuota", "IOMaximumBandwidth", "IOMaximumIOps", "KernelMemory"})
+    json[name] = 0;
   json["Cgroups"] = config.cgroups == "enabled" ? "default" : config.cgroups;
   json["Links"] = Json();
   json["OomScoreAdj"] = config.resources.oom_score_adj.value_or(0);
@@ -378,7 +436,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["Created"] = format_rfc3339(record.created);
   json["Path"] = line.empty() ? "" : line.front();
   json["Args"] = line.empty() ? store::Strings{} : store::Strings(line.begin() + 1, line.end());
-  json["State"] = state_json(status);
+  json["State"] = state_json(status, read_health_log(context, record));
   json["Image"] = record.image_id;
   json["ImageDigest"] = record.image_digest;
   json["ImageName"] = record.image_name;
@@ -394,7 +452,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["StaticDir"] = directory;
   json["OCIConfigPath"] = bundle.is_null() ? "" : directory + "/config.json";
   json["OCIRuntime"] = context.global.runtime.empty() ? "kelp-oci" : context.global.runtime;
-  json["ConmonPidFile"] = "";
+  json["ConmonPidFile"] = record.config.conmon_pidfile;
   json["PidFile"] = record.config.pidfile;
   json["Name"] = record.name;
   json["RestartCount"] = status.run ? status.run->restarts : 0;
@@ -425,7 +483,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["IsInfra"] = false;
   json["IsService"] = false;
   json["Config"] = config_json(record, bundle);
-  json["HostConfig"] = host_config_json(record);
+  json["HostConfig"] = host_config_json(record, manager_name(context, record, status));
   json["HostConfig"]["LogConfig"]["Path"] =
       record.config.log_options.contains("path")
           ? record.config.log_options.at("path")

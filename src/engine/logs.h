@@ -36,6 +36,15 @@ struct LogOptions {
 /// Where the log of a container is. throws Error when its driver keeps none
 std::string log_path(const Context& context, const store::ContainerRecord& record);
 
+/// The bytes alone, in blocks, as fast as they can be read: for a log that nobody wants times or parts of. With follow
+/// as read_logs(). false: not possible for this log or these options, nothing was done.
+bool copy_log(Context& context, const store::ContainerRecord& record, const LogOptions& options,
+              const std::function<void(bool is_stderr, std::string_view bytes)>& take);
+
+/// Runs the body for each index in a child of its own and waits for all of them: several logs that are followed at
+/// once.
+void in_children(size_t count, const std::function<void(size_t)>& body);
+
 /// Hands the entries to `take` in order. With follow it goes on until the container has ended and all was read, `until`
 /// has passed, or take returns false.
 void read_logs(Context& context, const store::ContainerRecord& record, const LogOptions& options,

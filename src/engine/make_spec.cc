@@ -84,6 +84,36 @@ bool runs_systemd(const store::ContainerConfig& config, const Strings& command) 
          program == "/usr/local/sbin/init";
 }
 
+/// $NAME and ${NAME} stand for what the image has; what it does not have is empty, as in a shell.
+std::string expand_variables(std::string_view text, const Strings& env) {
+  const auto value_of = [&](std::string_view name) -> std::string {
+    for (const std::string& entry : env)
+      if (key_of(entry) == name) return entry.substr(name.size() + 1);
+    return "";
+  };
+  const auto is_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t closed = text.substr(i, 2) == "${" ? text.find('}', i) : std::string_view::npos;
+    size_t end = i + 1;
+    while (end < text.size() && is_name(text[end])) ++end;
+    if (closed != std::string_view::npos) {
+      out += value_of(text.substr(i + 2, closed - i - 2));
+      i = closed + 1;
+    } else if (text[i] == '$' && end > i + 1) {
+      out += value_of(text.substr(i + 1, end - i - 1));
+      i = end;
+    } else {
+      out += text[i++];
+    }
+  }
+  return out;
+}
+
+bool keeps_groups(const store::ContainerConfig& config) {
+  return config.group_add.size() == 1 && config.group_add.front() == "keep-groups";
+}
+
 void Builder::environment() {
   Strings& env = out.process->env;
   env.push_back("container=kelp");
@@ -94,11 +124,14 @@ void Builder::environment() {
   if (!has_variable(env, "PATH")) env.insert(env.begin(), kDefaultPath);
   for (const std::string& key : config.unset_env)
     std::erase_if(env, [&](const std::string& entry) { return key_of(entry) == key; });
+  for (const auto& [key, value] : config.env_merge) set_variable(env, key, expand_variables(value, env));
   if (config.http_proxy)
     for (const auto& [key, value] : in.http_proxy_env)
       if (!has_variable(env, key)) env.push_back(key + "=" + value);
   if (systemd) set_variable(env, "container_uuid", record.id.substr(0, 32));
   for (const auto& [key, value] : config.env) set_variable(env, key, value);
+  for (const auto& [key, value] : in.secret_env) set_variable(env, key, value);
+  if (!in.notify_socket.empty()) set_variable(env, "NOTIFY_SOCKET", in.notify_socket);
   if (!in.hostname.empty() && !has_variable(env, "HOSTNAME")) env.push_back("HOSTNAME=" + in.hostname);
   if (!has_variable(env, "HOME")) env.push_back("HOME=" + in.user.home);
 }
@@ -347,6 +380,7 @@ void Builder::linux_rest() {
   out.annotations = config.annotations;
   out.annotations.emplace("io.container.manager", "kelp");
   out.annotations.emplace("io.kelp.shared-proc", "allowed");
+  if (keeps_groups(config)) out.annotations["run.oci.keep_original_groups"] = "1";
   if (!record.image.stop_signal.empty())
     out.annotations.emplace("org.opencontainers.image.stopSignal", record.image.stop_signal);
 }

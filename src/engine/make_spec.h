@@ -49,6 +49,8 @@ struct SpecInput {
   std::string cgroup_path;     ///< linux.cgroupsPath, "" = none
   bool can_limit_pids = true;  ///< the default limit is written only where it can be enforced
   store::StringMap http_proxy_env;
+  store::StringMap secret_env;             ///< --secret type=env
+  std::string notify_socket;               ///< value of NOTIFY_SOCKET, "" = none
   std::string timezone_file;               ///< host path bound to /etc/localtime
   std::vector<spec::Rlimit> host_rlimits;  ///< the caller's: hard limits are the ceiling of defaults
 };

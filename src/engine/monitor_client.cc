@@ -15,8 +15,8 @@
 #include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
+#include "engine/events.h"
 #include "engine/runtime_client.h"
-#include "spec/runtime_config.h"
 #include "store/containers.h"
 #include "sys/lock.h"
 #include "sys/pty.h"
@@ -61,7 +61,7 @@ void plan_removal(const Context& context, const store::ContainerRecord& record, 
 }  // namespace
 
 monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& record, const StartPlan& start,
-                                const GroupPlan& group) {
+                                const GroupPlan& group, unsigned preserve_fds) {
   const auto& config = record.config;
   monitor::Plan plan;
   plan.id = record.id;
@@ -70,6 +70,8 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   plan.run_dir = context.layout.run_of(record.id);
   plan.exit_file = context.layout.container(record.id) + "/exit.json";
   if (start.rootfs.empty()) plan.merged = start.bundle + "/merged";
+  for (const auto& overlay : start.overlays) plan.mounts.push_back(overlay.directory + "/mnt");
+  if (start.shm_of != 0) plan.mounts.push_back(start.bundle + "/shm");
   plan.boot = store::boot_id();
   plan.cgroup = group.path;
   plan.cgroup_leaf = group.leaf;
@@ -86,6 +88,7 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   plan_log(context, record, plan);
   plan.tty = start.tty;
   plan.interactive = config.interactive;
+  plan.preserve_fds = preserve_fds;
   for (const int fd : {0, 1, 2}) {
     const auto size = plan.tty ? sys::window_size(fd) : std::nullopt;
     if (!size || size->rows == 0) continue;
@@ -93,6 +96,14 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
     plan.columns = size->columns;
     break;
   }
+  plan.events = context.layout.events();
+  plan.event_subject = event_subject(record);
+  if (const char* socket = std::getenv("NOTIFY_SOCKET");
+      socket != nullptr && *socket != '\0' && config.sdnotify != "ignore") {
+    plan.notify_socket = socket;
+    plan.notify = config.sdnotify;
+  }
+  plan.monitor_pid_file = absolute(config.conmon_pidfile);
   plan.restart = config.restart_policy.empty() ? "no" : config.restart_policy;
   plan.restart_max = config.restart_max;
   if (!start.stop_signal.empty()) plan.stop_signal = sys::signal_from_name(start.stop_signal);
@@ -100,32 +111,6 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   plan.timeout = config.timeout;
   plan_removal(context, record, plan);
   return plan;
-}
-
-void plan_health_check(const StartPlan& start, monitor::Plan& plan) {
-  if (!start.health || start.health->test.size() < 2 || start.health->test.front() == "NONE") return;
-  const auto& check = *start.health;
-  const auto text = sys::read_small_file(start.bundle + "/config.json", 64u << 20);
-  if (!text) throw_error("{}/config.json is missing", start.bundle);
-  spec::RuntimeConfig config = spec::parse_runtime_config(*text);
-  if (!config.process) throw_error("{}/config.json has no process", start.bundle);
-  spec::Process& process = *config.process;
-  if (check.test.front() == "CMD-SHELL")
-    process.args = {"/bin/sh", "-c", check.test[1]};
-  else
-    process.args.assign(check.test.begin() + (check.test.front() == "CMD" ? 1 : 0), check.test.end());
-  process.terminal = false;
-  process.console_size.reset();
-  const std::string path = plan.run_dir + "/health-process.json";
-  sys::replace_file(path, spec::print_process(process));
-  const auto milliseconds = [](std::chrono::nanoseconds time) {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
-  };
-  plan.health.exec = {"exec", "--process", path, plan.id};
-  plan.health.interval_ms = milliseconds(check.interval);
-  plan.health.timeout_ms = milliseconds(check.timeout);
-  plan.health.start_period_ms = milliseconds(check.start_period);
-  plan.health.retries = check.retries;
 }
 
 Fd plan_file(const monitor::Plan& plan) {

@@ -22,12 +22,9 @@ struct GroupPlan {
   bool pids = false;  ///< the group can limit the number of processes
 };
 
-/// The plan of one start.
+/// The plan of one start. preserve_fds: how many of our descriptors, from 3 on, the container gets.
 monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& record, const StartPlan& start,
-                                const GroupPlan& group);
-/// Writes the process document of the container's health check into its run directory and names it in the plan; nothing
-/// where there is no check.
-void plan_health_check(const StartPlan& start, monitor::Plan& plan);
+                                const GroupPlan& group, unsigned preserve_fds);
 /// The plan in a memory file, positioned at its beginning.
 Fd plan_file(const monitor::Plan& plan);
 

@@ -38,7 +38,7 @@ void check_target(const std::string& target, std::string_view text) {
 void check_options(const MountRequest& request, std::string_view text) {
   int propagations = 0;
   for (const std::string& option : request.options) {
-    const bool bindlike = request.type == "bind" || request.type == "volume";
+    const bool bindlike = request.type == "bind" || request.type == "volume" || request.type == "glob";
     if (is_in(kPropagations, option)) {
       if (++propagations > 1) throw_usage("mount {}: more than one propagation option", quoted(text));
       continue;
@@ -46,7 +46,7 @@ void check_options(const MountRequest& request, std::string_view text) {
     if (is_in(kMountFlags, option)) continue;
     if (bindlike && (is_in(kEngineOptions, option) || option == "bind" || option == "rbind")) continue;
     if (request.type == "bind" && starts_with(option, "create_host_path=")) continue;
-    if (bindlike && starts_with(option, "subpath=")) continue;
+    if ((bindlike || request.type == "image") && starts_with(option, "subpath=")) continue;
     if (request.type == "tmpfs") {
       if (is_in(std::array{"tmpcopyup", "notmpcopyup", "U", "noswap", "sync", "async"}, option)) continue;
       bool known = false;
@@ -147,8 +147,8 @@ MountRequest parse_volume_option(std::string_view text) {
       if (!option.empty()) request.options.push_back(std::move(option));
   check_target(request.target, text);
   check_options(request, text);
-  if (is_in(request.options, "O"))
-    throw_usage("--volume {}: the option O (an overlay over the source) is not supported", quoted(text));
+  if (is_in(request.options, "O") && is_in(request.options, "U"))
+    throw_usage("--volume {}: O and U exclude each other: nothing of the source may change", quoted(text));
   return request;
 }
 
@@ -157,9 +157,17 @@ MountRequest parse_mount_option(std::string_view text) {
   for (const std::string& member : split(text, ','))
     if (!member.empty()) mount_member(request, member, text);
   if (request.type.empty()) request.type = "volume";
-  if (!is_in(std::array{"bind", "volume", "tmpfs", "ramfs", "devpts"}, request.type))
-    throw_usage("--mount {}: unknown type {}: bind, volume, tmpfs, ramfs and devpts are possible", quoted(text),
-                quoted(request.type));
+  if (!is_in(std::array{"bind", "volume", "tmpfs", "ramfs", "devpts", "image", "glob"}, request.type))
+    throw_usage("--mount {}: unknown type {}: bind, volume, tmpfs, ramfs, devpts, image and glob are possible",
+                quoted(text), quoted(request.type));
+  if ((request.type == "image" || request.type == "glob") && request.source.empty())
+    throw_usage("--mount {}: source missing", quoted(text));
+  if (request.type == "image" && is_in(request.options, "rw"))
+    throw_usage("--mount {}: an image is mounted read-only", quoted(text));
+  if (request.type == "glob" && request.target.empty() && request.source.front() == '/') {
+    check_options(request, text);
+    return request;  // each match where it is on the host
+  }
   if (request.type == "ramfs") request.type = "tmpfs";  // swap-free memory file systems are not for users
   if (request.type == "bind" && request.source.empty()) throw_usage("--mount {}: source missing", quoted(text));
   if ((request.type == "tmpfs" || request.type == "devpts") && !request.source.empty())

@@ -1,5 +1,7 @@
 #include "engine/mounts.h"
 
+#include <fcntl.h>
+#include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,8 +12,14 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/images.h"
+#include "engine/user_namespace.h"
 #include "store/containers.h"
+#include "store/images.h"
+#include "store/layers.h"
+#include "sys/mount_api.h"
 #include "sys/safe_path.h"
+#include "sys/xattr_tree.h"
 
 namespace kelp::engine {
 
@@ -66,13 +74,91 @@ void add_from(Context& context, const std::string& text, std::vector<MountReques
   }
 }
 
+/// type=glob: a bind for each match, by its last component below the target; without a target where it is on the host.
+void add_matches(const MountRequest& request, std::vector<MountRequest>& requests) {
+  glob_t found{};
+  const int code = ::glob(request.source.c_str(), GLOB_ERR | GLOB_NOSORT, nullptr, &found);
+  Rollback release;
+  release.add([&] { ::globfree(&found); });
+  if (code == GLOB_NOMATCH) throw_usage("--mount type=glob: nothing matches {}", kelp::quoted(request.source));
+  if (code != 0) throw_usage("--mount type=glob: {} cannot be searched", kelp::quoted(request.source));
+  for (size_t i = 0; i < found.gl_pathc; ++i) {
+    const std::string path = found.gl_pathv[i];
+    MountRequest bind{"bind", path, path, request.options};
+    if (!request.target.empty()) bind.target = request.target + "/" + path.substr(path.rfind('/') + 1);
+    if (is_named(requests, bind.target)) throw_usage("{}: duplicate mount destination", bind.target);
+    requests.push_back(std::move(bind));
+  }
+}
+
+store::ImageRecord image_of(Context& context, const MountRequest& request) {
+  const auto image = store::find_image(context.layout, request.source);
+  if (image) return *image;
+  throw Error(fmt::format("mount {}: there is no image {}", request.target, kelp::quoted(request.source)))
+      .with_hint("kelp pull " + request.source);
+}
+
+/// The bind of one overlay that the session is going to mount.
+spec::Mount plan_overlay(Context& context, const store::ContainerRecord& record, const MountRequest& request,
+                         const std::string& source, MountPlan& plan) {
+  SessionOverlay overlay;
+  overlay.directory = context.layout.container(record.id) + fmt::format("/overlay-{}", plan.overlays.size());
+  MountRequest bind = request;
+  bind.type = "bind";
+  bind.source = overlay.directory + "/mnt";
+  if (request.type == "image") {
+    const store::IdMapping map = layers_map(record);
+    const auto image = image_of(context, request);
+    ensure_layers(context, image, map);
+    overlay.lowers = store::overlay_lowers(context.layout, image.chains(), map);
+    std::erase(bind.options, "rw");
+    if (!has_option(bind, "ro")) bind.options.emplace_back("ro");
+  } else {
+    overlay.lowers = {source};
+    overlay.writable = true;
+  }
+  plan.overlays.push_back(std::move(overlay));
+  return to_spec_mount(bind, "");
+}
+
 }  // namespace
+
+void mount_overlays(const std::vector<SessionOverlay>& overlays) {
+  for (const auto& wanted : overlays) {
+    sys::mkdirs(wanted.directory + "/mnt", 0700);
+    const Fd target(::open((wanted.directory + "/mnt").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!target) throw_errno("open {}/mnt", wanted.directory);
+    sys::OverlayPlan plan;
+    plan.lowers = wanted.lowers;
+    if (wanted.writable) {
+      // What was written in an earlier run goes, as podman has it.
+      for (const char* name : {"/upper", "/work"}) sys::remove_tree(wanted.directory + name);
+      plan.upper = wanted.directory + "/upper";
+      plan.work = wanted.directory + "/work";
+      sys::mkdirs(plan.upper, 0755);
+      sys::mkdirs(plan.work, 0700);
+      const Fd from(::open(wanted.lowers.front().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      const Fd to(::open(plan.upper.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!from) throw_errno("open {}", wanted.lowers.front());
+      sys::copy_attributes(from.get(), to.get());
+    } else if (plan.lowers.size() == 1) {
+      sys::move_mount(sys::open_tree_clone(AT_FDCWD, plan.lowers.front().c_str(), false), target.get());
+      continue;
+    }
+    sys::move_mount(sys::overlay(plan), target.get());
+  }
+}
 
 std::vector<MountRequest> resolve_mount_requests(Context& context, const store::ContainerConfig& config,
                                                  const Strings& image_volumes) {
   std::vector<MountRequest> requests;
   for (MountRequest request : config.mounts) {
+    if (request.type == "glob") {
+      add_matches(request, requests);
+      continue;
+    }
     if (is_named(requests, request.target)) throw_usage("{}: duplicate mount destination", request.target);
+    if (request.type == "image") image_of(context, request);
     if (request.type == "bind") {
       if (request.source.front() == '~')
         throw_usage("mount {}: ~ is the shell's to expand", kelp::quoted(request.source));
@@ -133,6 +219,10 @@ MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
       data = volume->mountpoint;
       if (volume->needs_copy_up && !has_option(request, "nocopy") && record.config.rootfs.empty())
         plan.copy_ups.push_back({volume->name, data, sys::clean_path(request.target)});
+    }
+    if (request.type == "image" || has_option(request, "O")) {
+      plan.mounts.push_back(plan_overlay(context, record, request, data, plan));
+      continue;
     }
     if (has_option(request, "U")) plan.chowns.push_back({data});
     if (has_option(request, "idmap"))

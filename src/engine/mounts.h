@@ -32,7 +32,15 @@ struct ChownRequest {
   std::string host_path;
 };
 
+/// An overlay that the session mounts, for type=image and the option O. upper "" = read-only.
+struct SessionOverlay {
+  store::Strings lowers;  ///< top first
+  std::string directory;  ///< of the bundle, made where missing: mnt, and upper and work, which begin empty each time
+  bool writable = false;
+};
+
 struct MountPlan {
+  std::vector<SessionOverlay> overlays;
   std::vector<spec::Mount> mounts;  ///< user's, in the order to mount: parents first
   std::vector<CopyUp> copy_ups;
   std::vector<ChownRequest> chowns;
@@ -43,6 +51,8 @@ struct MountPlan {
 /// returns the requests with relative sources made absolute and image volumes and --volumes-from added
 std::vector<store::MountRequest> resolve_mount_requests(Context& context, const store::ContainerConfig& config,
                                                         const store::Strings& image_volumes);
+/// In the session: mounts what the plan says, before the runtime binds it into the container.
+void mount_overlays(const std::vector<SessionOverlay>& overlays);
 /// Creates the volumes of a record that are missing; returns the names of those it made.
 store::Strings create_missing_volumes(Context& context, const store::ContainerRecord& record);
 

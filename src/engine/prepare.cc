@@ -140,6 +140,7 @@ std::string init_program(const store::ContainerConfig& config) {
 void write_account_files(Context& context, const store::ContainerRecord& record, const LayeredRoot& root,
                          SpecInput& input) {
   const store::ContainerConfig& config = record.config;
+  if (!config.passwd) return;
   const bool keep_id = starts_with(config.userns, "keep-id");
   std::string passwd = root.read("/etc/passwd").value_or("");
   std::string group = root.read("/etc/group").value_or("");
@@ -176,6 +177,21 @@ void write_account_files(Context& context, const store::ContainerRecord& record,
   if (group_changed) write_plain(input.files + "/group", group);
   input.has_passwd = passwd_changed;
   input.has_group = group_changed;
+}
+
+/// --hosts-file: what stands before our own lines.
+std::string base_hosts(const store::ContainerConfig& config, const LayeredRoot& root) {
+  if (config.hosts_file.empty() || config.hosts_file == "none") return "";
+  std::string text;
+  if (config.hosts_file == "image") {
+    text = root.read("/etc/hosts").value_or("");
+  } else {
+    auto read = sys::read_small_file(config.hosts_file);
+    if (!read) throw_usage("--hosts-file: there is no file {}", quoted(config.hosts_file));
+    text = std::move(*read);
+  }
+  if (!text.empty() && text.back() != '\n') text += '\n';
+  return text;
 }
 
 void choose_namespaces(Context& context, const store::ContainerRecord& record, StartPlan& plan, SpecInput& input) {
@@ -232,6 +248,45 @@ void add_ids(const store::ContainerRecord& record, StartPlan& plan, const Resolv
   plan.user_gid = outside(record.gid_map, user.gid, "group");
   sys::map_out(record.uid_map, 0, plan.root_uid);
   sys::map_out(record.gid_map, 0, plan.root_gid);
+}
+
+std::uint32_t id_in_s(const sys::IdRanges& map, std::uint32_t id, const char* what) {
+  std::uint32_t found = id;
+  if (!map.empty() && !sys::map_out(map, id, found)) throw_usage("{} {} is not mapped in the container", what, id);
+  return found;
+}
+
+/// --secret: files are bound, values go into the environment. Both were copied when the container was made.
+void plan_secrets(const store::ContainerRecord& record, StartPlan& plan, SpecInput& input) {
+  for (const store::SecretRequest& secret : record.config.secrets) {
+    const std::string path = plan.bundle + "/secrets/" + secret.name;
+    if (secret.env) {
+      const auto value = sys::read_small_file(path);
+      if (!value) throw_error("the secret {} of container {} is gone", secret.name, record.name);
+      input.secret_env[secret.target] = *value;
+      continue;
+    }
+    if (record.map_key == "single")
+      plan.secrets.push_back({path, 0, 0, secret.mode});
+    else
+      plan.secrets.push_back({path, id_in_s(record.uid_map, secret.uid, "secret: user"),
+                              id_in_s(record.gid_map, secret.gid, "secret: group"), secret.mode});
+    input.mounts.push_back(
+        {secret.target, "bind", path, {"bind", "rprivate", "ro", "nosuid", "nodev", "noexec"}, {}, {}});
+  }
+}
+
+/// Where the container says READY=1, see monitor/notify.h.
+void plan_notify(Context& context, const store::ContainerRecord& record, SpecInput& input) {
+  const char* socket = std::getenv("NOTIFY_SOCKET");
+  if (record.config.sdnotify != "container" || socket == nullptr || *socket == '\0') return;
+  input.mounts.push_back({"/run/notify",
+                          "bind",
+                          context.layout.run_of(record.id) + "/notify",
+                          {"bind", "rprivate", "nosuid", "nodev", "noexec"},
+                          {},
+                          {}});
+  input.notify_socket = "/run/notify/notify.sock";
 }
 
 /// Shared memory of another container as a mount in this session: cloned in its mount namespace, attached in ours.
@@ -327,8 +382,9 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
     plan.lowers = store::overlay_lowers(context.layout, record.layer_chain, map);
   }
   const LayeredRoot root(root_directories(context, record, true));
-  input.user = resolve_user(effective_user(record), config.group_add, root.read("/etc/passwd").value_or(""),
-                            root.read("/etc/group").value_or(""));
+  const bool keep_groups = config.group_add.size() == 1 && config.group_add.front() == "keep-groups";
+  input.user = resolve_user(effective_user(record), keep_groups ? Strings{} : config.group_add,
+                            root.read("/etc/passwd").value_or(""), root.read("/etc/group").value_or(""));
   check_workdir(record, root);
   add_ids(record, plan, input.user);
 
@@ -337,9 +393,12 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   choose_namespaces(context, record, plan, input);
   MountPlan mounts = plan_mounts(context, record);
   plan.copy_ups = std::move(mounts.copy_ups);
+  plan.overlays = std::move(mounts.overlays);
   plan.chowns = std::move(mounts.chowns);
   input.mounts = std::move(mounts.mounts);
   input.devices = find_devices(config);
+  plan_secrets(record, plan, input);
+  plan_notify(context, record, input);
 
   input.host_network = plan.network.mode.kind == NetworkMode::Kind::host;
   input.host_has_mqueue = ::access("/dev/mqueue", F_OK) == 0;
@@ -375,7 +434,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   input.has_hosts = !config.no_hosts && !plan.network.hosts.empty();
   input.has_resolv_conf = !plan.network.resolv_conf.empty();
   input.has_hostname = !config.no_hostname;
-  if (input.has_hosts) write_plain(plan.bundle + "/hosts", plan.network.hosts);
+  if (input.has_hosts) write_plain(plan.bundle + "/hosts", base_hosts(config, root) + plan.network.hosts);
   if (input.has_resolv_conf) write_plain(plan.bundle + "/resolv.conf", plan.network.resolv_conf);
   if (input.has_hostname) write_plain(plan.bundle + "/hostname", input.hostname + "\n");
   write_plain(plan.bundle + "/containerenv",
@@ -389,8 +448,6 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
 
   plan.stop_signal = config.stop_signal.value_or(record.image.stop_signal);
   if (plan.stop_signal.empty()) plan.stop_signal = "SIGTERM";
-  plan.health = config.health && !config.health->test.empty() ? config.health : record.image.health;
-  if (plan.health && !plan.health->test.empty() && plan.health->test.front() == "NONE") plan.health.reset();
   return plan;
 }
 
@@ -426,6 +483,11 @@ void fill_volumes(Context& context, const StartPlan& plan, int root_fd) {
   if (!single)
     for (const ChownRequest& chown : plan.chowns)
       sys::chown_tree_at(AT_FDCWD, chown.host_path.c_str(), plan.user_uid, plan.user_gid);
+  for (const auto& secret : plan.secrets) {
+    if (!single && ::chown(secret.path.c_str(), secret.uid, secret.gid) < 0)
+      throw_errno("change owner of the secret {}", secret.path);
+    if (::chmod(secret.path.c_str(), secret.mode) < 0) throw_errno("change mode of the secret {}", secret.path);
+  }
   if (plan.root_uid != 0)
     for (const char* name : {"hosts", "resolv.conf", "hostname", "passwd", "group", "containerenv"})
       (void)!::chown((plan.bundle + "/" + name).c_str(), plan.root_uid, plan.root_gid);  // some are not there

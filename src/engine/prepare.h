@@ -22,17 +22,23 @@ struct StartPlan {
   bool volatile_overlay = false;  ///< --rm: nothing of the upper layer outlives the container
   NetworkPlan network;
   std::vector<CopyUp> copy_ups;  ///< see fill_volumes()
+  std::vector<SessionOverlay> overlays;
   std::vector<ChownRequest> chowns;
   std::uint32_t user_uid = 0, user_gid = 0;  ///< container user as ids of S, for :U and new volumes
   std::uint32_t root_uid = 0, root_gid = 0;  ///< container root as ids of S: owner of `/`
   /// Ids of running containers whose namespaces are joined: the session must be in their S.
   store::Strings joins;
   std::string stop_signal;  ///< name or number: the option's, the image's, "SIGTERM"
-  std::optional<store::HealthCheck> health;
   store::StringMap labels;
-  std::string cgroup_path;  ///< as in config.json
-  int shm_of = 0;           ///< --ipc container: pid whose /dev/shm is shared, 0 = none
-  std::string workdir;      ///< of the process; made where it is missing
+  struct SecretFile {
+    std::string path;  ///< on the host
+    std::uint32_t uid, gid;
+    unsigned mode;
+  };
+  std::vector<SecretFile> secrets;  ///< owners as ids of S
+  std::string cgroup_path;          ///< as in config.json
+  int shm_of = 0;                   ///< --ipc container: pid whose /dev/shm is shared, 0 = none
+  std::string workdir;              ///< of the process; made where it is missing
   bool tty = false;
   bool single_id = false;
   store::Strings warnings;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/events.h"
 #include "engine/network.h"
 #include "engine/recover.h"
 #include "engine/runtime_client.h"
@@ -124,8 +125,10 @@ void remove_container(Context& context, const ContainerRecord& record, const Rem
   if (lock) {
     if (runs(context, record)) throw_error("container {} was started again meanwhile", record.name);
     clear_remains(context, record.id);
-    if (store::move_to_trash(context.layout, record) && (options.volumes || record.config.remove))
-      remove_anonymous(context, record);
+    if (store::move_to_trash(context.layout, record)) {
+      emit_event(context, record, "remove");
+      if (options.volumes || record.config.remove) remove_anonymous(context, record);
+    }
     ::unlink(store::container_lock(context.layout, record.id).c_str());
     lock.reset();
   }
@@ -143,6 +146,7 @@ void remove_volume(Context& context, const store::VolumeRecord& volume, bool for
         remove_container(context, *record, options);
       }
   store::remove_volume(context.layout, volume);
+  emit_event(context, "volume", "remove", volume.name, volume.name);
   sweep_trash(context);
 }
 

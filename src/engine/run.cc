@@ -19,6 +19,7 @@
 #include "cgroup/limits.h"
 #include "engine/context.h"
 #include "engine/follow.h"
+#include "engine/health.h"
 #include "engine/host.h"
 #include "engine/login_session.h"
 #include "engine/monitor_client.h"
@@ -178,8 +179,9 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
                                 [&] { return prepare_start(context, record, group.plan); });
     for (const auto& warning : plan.warnings) log::warn("{}", warning);
     make_run_directories(context, record.id);
-    auto monitor_plan = make_monitor_plan(context, record, plan, group.plan);
-    plan_health_check(plan, monitor_plan);
+    auto monitor_plan = make_monitor_plan(context, record, plan, group.plan, options.preserve_fds);
+    plan_health_check(record, plan, monitor_plan);
+    monitor_plan.event_attach = options.foreground && (streams.in || streams.out || streams.err);
     if (options.die_with_parent) tie_to_caller(options, monitor_plan);
     const Fd file = plan_file(monitor_plan);
     ask_to_attach(link.get(), streams);
@@ -189,6 +191,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     request.plan = file.get();
     request.lock = lock.fd();
     request.cgroup_fd = group.group.monitor_fd();
+    request.preserve_fds = options.preserve_fds;
     request.passthrough = monitor_plan.log_driver == "passthrough";
     std::pair<Fd, Fd> gate;
     const bool group_comes_later = !group.plan.path.empty() && request.cgroup_fd < 0;  // a systemd scope

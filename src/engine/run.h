@@ -18,6 +18,7 @@ struct StartOptions {
   bool foreground = false;
   bool sig_proxy = true;
   bool die_with_parent = false;
+  unsigned preserve_fds = 0;  ///< descriptors of the caller, from 3 on, that the container gets
   std::string detach_keys = "ctrl-p,ctrl-q";
 };
 

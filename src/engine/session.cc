@@ -23,6 +23,7 @@
 #include "engine/user_namespace.h"
 #include "monitor/protocol.h"
 #include "store/containers.h"
+#include "sys/link.h"
 #include "sys/lock.h"
 #include "sys/mount_api.h"
 #include "sys/namespaces.h"
@@ -105,10 +106,12 @@ Fd open_root(const std::string& path) {
 void become_monitor(const SessionRequest& request) {
   sys::SpawnRequest exec;
   exec.path = own_program("kelp-monitor");
-  exec.argv = {"kelp-monitor", "3", "4", "5"};
+  const int first = 3 + static_cast<int>(request.preserve_fds);
+  exec.argv = {"kelp-monitor", std::to_string(first), std::to_string(first + 1), std::to_string(first + 2)};
   exec.new_session = true;
   exec.working_dir = "/";  // the caller's directory must stay unmountable
-  exec.fds = {{3, request.link}, {4, request.plan}, {5, request.lock}};
+  exec.fds = {{first, request.link}, {first + 1, request.plan}, {first + 2, request.lock}};
+  for (int fd = 3; fd < first; ++fd) exec.fds.emplace_back(fd, fd);
   if (!request.passthrough)
     for (const int fd : {0, 1, 2}) exec.fds.emplace_back(fd, -1);
   sys::exec_program(exec);
@@ -147,6 +150,7 @@ int run_session(Context& context, const SessionRequest& request) {
       step("mount the root filesystem", [&] { mount_rootfs(plan); });
       root = plan.directory + "/merged";
     }
+    step("mount the overlays of volumes", [&] { mount_overlays(start.overlays); });
     step("fill volumes", [&] { fill_volumes(context, start, open_root(root).get()); });
     if (gate_opens(request)) become_monitor(request);
   } catch (const Error& error) {
@@ -303,6 +307,48 @@ void in_container(Context& context, const store::ContainerRecord& record, const 
     if (again == store::Status::running || again == store::Status::paused) continue;
     return in_stopped(context, record, body);
   }
+}
+
+void with_container_root(Context& context, const store::ContainerRecord& record, bool mounts,
+                         const std::function<void(int)>& use) {
+  auto [ours, theirs] = sys::Link::pair();
+  const auto lend = [&theirs = theirs](int root) {
+    theirs.send("root", {root});
+    theirs.receive();  // until we are no longer needed
+  };
+  sys::Child child = sys::clone_child(0, [&, &ours = ours, &theirs = theirs]() -> int {
+    ours.close();
+    try {
+      if (mounts)
+        in_container(context, record, lend);
+      else
+        in_userns(context, [&] {
+          const store::Strings lowers = root_directories(context, record, true);
+          sys::OverlayPlan plan;
+          plan.lowers = lowers;
+          // A single directory needs no overlay, and overlayfs would refuse it.
+          if (lowers.size() == 1) return lend(open_root(lowers.front()).get());
+          const sys::MountFd mount = sys::overlay(plan);
+          const Fd root(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+          if (!root) throw_errno("open the files of container {}", record.name);
+          lend(root.get());
+        });
+      return 0;
+    } catch (const Error& error) {
+      theirs.send(error.message() + std::string(1, '\0') + error.hint());
+      return kExitFailure;
+    }
+  });
+  theirs.close();
+  const auto frame = ours.receive();
+  if (!frame) throw_error("the files of container {} cannot be reached", record.name);
+  if (frame->fds.empty()) {
+    const auto end = frame->data.find('\0');
+    throw Error(frame->data.substr(0, end)).with_hint(end == std::string::npos ? "" : frame->data.substr(end + 1));
+  }
+  use(frame->fds.front().get());
+  ours.close();
+  child.wait();
 }
 
 sys::Child start_session(Context& context, const SessionRequest& request) {

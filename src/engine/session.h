@@ -32,6 +32,12 @@ std::string ask_in_userns(Context& context, const std::function<std::string()>& 
 /// the overlay mounted, under the container's exclusive lock. Host paths must be opened before the call.
 void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int rootfd)>& body);
 
+/// Calls `use` here with the root directory of the container, while a child keeps it as in_container() does: for
+/// programs of the host, which get the descriptor. mounts false: what lies in the image's layers and the
+/// container's own only, without anything mounted over it, read-only.
+void with_container_root(Context& context, const store::ContainerRecord& record, bool mounts,
+                         const std::function<void(int rootfd)>& use);
+
 /// What a session needs besides the start plan.
 ///
 /// link, plan   descriptors that the monitor gets: its connection to kelp, the memory file with its plan
@@ -46,6 +52,7 @@ struct SessionRequest {
   int cgroup_fd = -1;
   const Fd *gate = nullptr, *gate_far = nullptr;
   bool passthrough = false;
+  unsigned preserve_fds = 0;  ///< descriptors from 3 on that the monitor gets for the container
 };
 /// Clones the session of a container: in S, with a mount namespace, root file system and volumes in place, it becomes
 /// the monitor. What goes wrong before that is told over the link, as the monitor would (monitor/protocol.h).

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
+#include "engine/events.h"
 #include "engine/monitor_client.h"
 #include "engine/run.h"
 #include "monitor/protocol.h"
@@ -117,6 +118,7 @@ bool stop_container(Context& context, const store::ContainerRecord& record, std:
       continue;
     }
     if (status.run) wait_for_monitor(*status.run);
+    if (is_live(status.status)) emit_event(context, record, "stop");
     return is_live(status.status);
   }
   throw_error("container {} cannot be stopped: its monitor does not end", record.name);
@@ -136,10 +138,11 @@ void kill_container(Context& context, const store::ContainerRecord& record, int 
       send(*link, {.type = Msg::hello, .value = monitor::kVersion});  // its answer says that the others were handled
       monitor::Frame frame;
       monitor::receive_frame(link->socket.get(), frame, true);
-      return;
+      return emit_event(context, record, "kill", fmt::format(",\"Signal\":{}", signal));
     }
   }
   sys::pidfd_send_signal(init->get(), signal);
+  emit_event(context, record, "kill", fmt::format(",\"Signal\":{}", signal));
 }
 
 void pause_container(Context& context, const store::ContainerRecord& record) {
@@ -147,6 +150,7 @@ void pause_container(Context& context, const store::ContainerRecord& record) {
   if (status.status != store::Status::running)
     throw_usage("{} is not running, can't pause: container state improper", record.id);
   cgroup::freeze(group_path(record, status, "pause"), true);
+  emit_event(context, record, "pause");
 }
 
 void unpause_container(Context& context, const store::ContainerRecord& record) {
@@ -154,36 +158,57 @@ void unpause_container(Context& context, const store::ContainerRecord& record) {
   if (status.status != store::Status::paused)
     throw_usage("{} is not paused, can't unpause: container state improper", record.id);
   cgroup::freeze(group_path(record, status, "unpause"), false);
+  emit_event(context, record, "unpause");
 }
+
+namespace {
+
+/// What --condition knows of the moment; nullopt: not yet.
+std::optional<int> condition_met(Context& context, const store::ContainerRecord& record,
+                                 const std::vector<std::string>& conditions) {
+  const auto wanted = [&](std::string_view name) {
+    return std::find(conditions.begin(), conditions.end(), name) != conditions.end();
+  };
+  const bool end_wanted = conditions.empty() || wanted("exited") || wanted("stopped");
+  const auto status = store::status(context.layout, record);
+  const bool ended = status.status == store::Status::exited;
+  if (end_wanted && (ended || (conditions.empty() && status.status == store::Status::created))) {
+    if (status.last_exit) return status.last_exit->code;
+    store::refuse_newer_exit(context.layout, record.id);
+    if (status.exit_unknown)
+      throw_error("container {} has ended, but its exit code was lost with its monitor", record.name);
+    return conditions.empty() ? 0 : -1;
+  }
+  if (wanted(store::status_name(status.status)) || (!status.health.empty() && wanted(status.health))) return -1;
+  if ((wanted("configured") || wanted("initialized")) && status.status == store::Status::created) return -1;
+  if (!store::find(context.layout, record.id)) {
+    if (wanted("removing")) return -1;
+    throw_usage("no container with ID {} found: it was removed", record.id);
+  }
+  return std::nullopt;
+}
+
+void check_conditions(const std::vector<std::string>& conditions) {
+  static const std::vector<std::string> known{"configured", "created", "exited",  "healthy",  "initialized", "paused",
+                                              "removing",   "running", "stopped", "stopping", "unhealthy",   "unknown"};
+  for (const auto& condition : conditions)
+    if (std::find(known.begin(), known.end(), condition) == known.end())
+      throw_usage("invalid condition {}", quoted(condition));
+}
+
+void pause_between_looks(std::chrono::milliseconds interval) {
+  ::usleep(static_cast<useconds_t>(std::clamp<long long>(interval.count(), 1, 3600000)) * 1000);
+}
+
+}  // namespace
 
 int wait_container(Context& context, const store::ContainerRecord& record, const std::vector<std::string>& conditions,
                    std::chrono::milliseconds interval) {
-  const auto wanted = [&](const char* name) {
-    return std::find(conditions.begin(), conditions.end(), name) != conditions.end();
-  };
-  for (const auto& condition : conditions) {
-    static const std::vector<std::string> known{"configured",  "created",  "exited",    "healthy",
-                                                "initialized", "paused",   "removing",  "running",
-                                                "stopped",     "stopping", "unhealthy", "unknown"};
-    if (std::find(known.begin(), known.end(), condition) == known.end())
-      throw_usage("invalid condition {}", quoted(condition));
-  }
-  const bool end_wanted = conditions.empty() || wanted("exited") || wanted("stopped");
-  const bool end_only = end_wanted && conditions.size() <= 1;
+  check_conditions(conditions);
+  const bool end_only =
+      conditions.empty() || (conditions.size() == 1 && (conditions[0] == "exited" || conditions[0] == "stopped"));
   for (;;) {
-    const auto status = store::status(context.layout, record);
-    const bool ended = status.status == store::Status::exited;
-    if (end_wanted && (ended || (conditions.empty() && status.status == store::Status::created))) {
-      if (status.last_exit) return status.last_exit->code;
-      store::refuse_newer_exit(context.layout, record.id);
-      if (status.exit_unknown)
-        throw_error("container {} has ended, but its exit code was lost with its monitor", record.name);
-      return conditions.empty() ? 0 : -1;
-    }
-    if (wanted(store::status_name(status.status)) || (!status.health.empty() && wanted(status.health.c_str())))
-      return -1;
-    if (wanted("configured") && status.status == store::Status::created) return -1;
-    if (end_only) {
+    if (end_only && store::status(context.layout, record).status != store::Status::exited) {
       if (const auto link = connect_monitor(context, record.id)) {
         if (const auto code = wait_for_end(*link, true)) return *code;
         // Removed together with its end (--rm), and nobody told us: it is over.
@@ -191,15 +216,25 @@ int wait_container(Context& context, const store::ContainerRecord& record, const
         continue;
       }
     }
-    if (!store::find(context.layout, record.id))
-      throw_usage("no container with ID {} found: it was removed", record.id);
-    ::usleep(static_cast<useconds_t>(std::clamp<long long>(interval.count(), 1, 3600000)) * 1000);
+    if (const auto code = condition_met(context, record, conditions)) return *code;
+    pause_between_looks(interval);
+  }
+}
+
+int wait_for_any(Context& context, const std::vector<store::ContainerRecord>& records,
+                 const std::vector<std::string>& conditions, std::chrono::milliseconds interval) {
+  check_conditions(conditions);
+  for (;;) {
+    for (const auto& record : records)
+      if (const auto code = condition_met(context, record, conditions)) return *code;
+    pause_between_looks(interval);
   }
 }
 
 void restart_container(Context& context, const store::ContainerRecord& record, std::optional<unsigned> timeout) {
   stop_container(context, record, timeout);
   start_container(context, record, {});
+  emit_event(context, record, "restart");
 }
 
 }  // namespace kelp::engine

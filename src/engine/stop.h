@@ -28,6 +28,10 @@ void unpause_container(Context& context, const store::ContainerRecord& record);
 int wait_container(Context& context, const store::ContainerRecord& record, const std::vector<std::string>& conditions,
                    std::chrono::milliseconds interval);
 
+/// The first of several for which a condition holds (--exit-first-match).
+int wait_for_any(Context& context, const std::vector<store::ContainerRecord>& records,
+                 const std::vector<std::string>& conditions, std::chrono::milliseconds interval);
+
 /// stop (when running), then start, detached.
 void restart_container(Context& context, const store::ContainerRecord& record, std::optional<unsigned> timeout);
 

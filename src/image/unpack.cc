@@ -53,6 +53,8 @@ UnpackResult unpack_layer(Source& blob, const std::string& what, int root_fd, co
     TarReader reader(ahead, what);
     TarEntry entry;
     while (reader.next(entry)) {
+      if (options.uid) entry.uid = *options.uid;
+      if (options.gid) entry.gid = *options.gid;
       try {
         writer.add(entry, reader);
       } catch (Error& error) {

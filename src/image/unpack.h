@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ using BytesFn = std::function<void(std::uint64_t done)>;
 
 struct UnpackOptions {
   store::IdMapping map;
-  std::string owners_file;  ///< single-ID mode: where intended owners go, "" = nowhere
-  bool whiteouts = true;    ///< .wh. files become overlay whiteouts; false: a plain tree (import, cp)
+  std::string owners_file;                ///< single-ID mode: where intended owners go, "" = nowhere
+  bool whiteouts = true;                  ///< .wh. files become overlay whiteouts; false: a plain tree (import, cp)
+  std::optional<std::uint32_t> uid, gid;  ///< owner of everything, instead of the archive's
   BytesFn progress;
 };
 

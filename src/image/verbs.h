@@ -66,5 +66,8 @@ std::string verb_save(VerbRequest& request);    // save.cc
 std::string verb_import(VerbRequest& request);  // import.cc
 std::string verb_pack(VerbRequest& request);    // import.cc
 std::string verb_ping(VerbRequest& request);    // ping.cc
+std::string verb_commit(VerbRequest& request);  // commit.cc
+std::string verb_untar(VerbRequest& request);   // commit.cc
+std::string verb_verify(VerbRequest& request);  // commit.cc
 
 }  // namespace kelp::image

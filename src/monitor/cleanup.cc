@@ -109,15 +109,19 @@ void move_to_trash(const Plan& plan) noexcept {
 }
 
 void clean_up(const Plan& plan) noexcept {
-  if (!plan.merged.empty()) {
-    // The mount points may have moved to the trash with their directory; a tmpfs may hold the writable layer.
-    const std::string moved = trash_name(plan) + plan.merged.substr(std::min(plan.bundle.size(), plan.merged.size()));
-    if (::umount2(plan.merged.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && plan.remove)
+  std::vector<std::string> mounts = plan.mounts;
+  if (!plan.merged.empty()) mounts.push_back(plan.merged);
+  for (const auto& mount : mounts) {
+    // The mount point may have moved to the trash with its directory.
+    const std::string moved = trash_name(plan) + mount.substr(std::min(plan.bundle.size(), mount.size()));
+    if (::umount2(mount.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && plan.remove)
       ::umount2(moved.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
-    if (plan.remove) ::umount2((trash_name(plan) + "/work").c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
   }
+  // A tmpfs may hold the writable layer.
+  if (plan.remove) ::umount2((trash_name(plan) + "/work").c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
   attempt("remove the run directory", [&] { sys::remove_tree(plan.run_dir); });
-  if (!plan.pid_file.empty()) ::unlink(plan.pid_file.c_str());
+  for (const auto* file : {&plan.pid_file, &plan.monitor_pid_file})
+    if (!file->empty()) ::unlink(file->c_str());
   if (!plan.cgroup.empty()) attempt("remove the cgroup", [&] { remove_group(plan); });
   if (!plan.remove) return;
   attempt("empty the trash", [&] {

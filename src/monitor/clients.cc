@@ -136,6 +136,9 @@ bool Clients::handle(Client& client, Frame& frame) {
     case Msg::exec:
       control_.exec(id, frame);
       break;
+    case Msg::health_check:
+      control_.health_check(id);
+      break;
     default:
       tell(id, {.type = Msg::unsupported, .value = static_cast<std::uint32_t>(header.type)});
   }

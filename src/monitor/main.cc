@@ -58,6 +58,8 @@ int run(int argc, char** argv) {
     const Fd file = inherited(argv[2]);
     plan = monitor::decode(sys::read_rest(file.get(), "the plan", 16u << 20));
   }
+  // For the container alone: no other program that we start gets them.
+  if (plan.preserve_fds != 0) ::close_range(3, 2 + plan.preserve_fds, CLOSE_RANGE_CLOEXEC);
   log_path = plan.run_dir + "/monitor.log";
   log::divert(log_to_file, nullptr);
   // Whatever loses its parent in the container's own pid namespace goes to its first process; all else comes to us.

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "monitor/cleanup.h"
+#include "monitor/event_log.h"
 #include "sys/procfs.h"
 #include "sys/safe_path.h"
 
@@ -46,7 +47,8 @@ Monitor::Monitor(Plan plan, Fd link)
       clients_(loop_, *this),
       streams_(loop_, log_, clients_),
       run_dir_(open_dir(plan_.run_dir)),
-      slirp_(loop_, reaper_, plan_, run_dir_.get()) {
+      slirp_(loop_, reaper_, plan_, run_dir_.get()),
+      notify_(loop_) {
   starter_ = clients_.adopt(std::move(link));
   slirp_.on_death([this] { network_died(); });
 }
@@ -86,6 +88,7 @@ int Monitor::run() {
     try {
       delete_from_runtime();
       ++state_.restarts;
+      emit("restart");
       start();
     } catch (const Error& error) {
       log::warn("restart: {}", error.message());
@@ -157,18 +160,12 @@ void Monitor::watch_container() {
       timed_out_ = true;
       kill_container();
     });
-  if (!plan_.health.exec.empty()) {
-    health_.status = "starting";
-    health_.failures = 0;
-    write_health();
-    schedule_health_check(milliseconds(plan_.health.interval_ms));
-  }
+  start_health_checks();
   if (stopping_ && !ended_) kill_container();
   while (!ended_) loop_.run_once(milliseconds(-1));
   loop_.cancel(life_timer_);
   loop_.cancel(kill_timer_);
-  loop_.cancel(health_.timer);
-  loop_.cancel(health_.kill_timer);
+  stop_health_checks();
 }
 
 void Monitor::record_end() {
@@ -185,6 +182,8 @@ void Monitor::record_end() {
   exit.oom_killed = oom_kills(plan_) > oom_before_;
   exit.stopped_by_user = stopped_by_user_;
   if (exit.finished - exit.started >= kHealthyRun) back_off_ms_ = 0;
+  if (exit.oom_killed) emit("oom");
+  if (started_) emit("died", fmt::format(",\"ContainerExitCode\":{}", code_));
   // With --rm the record would go to the trash in the next moment; clients hear the code.
   if (plan_.remove && !wants_restart()) return;
   try {
@@ -195,6 +194,7 @@ void Monitor::record_end() {
 }
 
 bool Monitor::wants_restart() const {
+  if (restart_wanted_ && !stopping_) return true;
   if (stopping_ || stopped_by_user_ || plan_.restart == "no") return false;
   if (plan_.restart == "on-failure")
     return code_ != 0 && (plan_.restart_max == 0 || state_.restarts < plan_.restart_max);
@@ -202,7 +202,7 @@ bool Monitor::wants_restart() const {
 }
 
 bool Monitor::back_off() {
-  started_ = false;
+  started_ = restart_wanted_ = false;
   state_.pid = 0;
   write_state(plan_, state_);
   clients_.tell_all({.type = Msg::ended, .flags = 1, .value = static_cast<std::uint32_t>(code_)});
@@ -223,7 +223,10 @@ void Monitor::report_failure(const Error& error) {
 
 void Monitor::finish() {
   remove_state(plan_);
-  if (plan_.remove) move_to_trash(plan_);
+  if (plan_.remove) {
+    move_to_trash(plan_);
+    emit("remove");
+  }
   clients_.stop_listening(run_dir_.get());
   loop_.run_once(milliseconds(0));  // greetings of those who came at the last moment
   clients_.tell_all({.type = Msg::ended, .value = static_cast<std::uint32_t>(code_)});
@@ -234,6 +237,10 @@ void Monitor::finish() {
   for (int i = 0; i < 20 && !execs_.empty(); ++i) loop_.run_once(milliseconds(50));
   slirp_.stop();
   clean_up(plan_);
+}
+
+void Monitor::emit(std::string_view status, std::string_view extra) const {
+  append_events(plan_.events, event_line(status, plan_.event_subject, extra));
 }
 
 void Monitor::kill_container() noexcept {

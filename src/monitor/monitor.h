@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <functional>
 #include <string>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "base/owned.h"
 #include "monitor/clients.h"
 #include "monitor/log_file.h"
+#include "monitor/notify.h"
 #include "monitor/plan.h"
 #include "monitor/reaper.h"
 #include "monitor/records.h"
@@ -34,6 +36,7 @@ class Monitor final : private Control {
   // start.cc: from the plan to a running container
   void start();
   sys::SpawnRequest runtime_request(std::vector<std::string> arguments, const RuntimeLog& log) const;
+  void pass_preserved(sys::SpawnRequest& request) const;
   int run_runtime(const sys::SpawnRequest& request);
   pid_t create_with_own_runtime(const RuntimeLog& log);
   pid_t create_with_foreign_runtime(const RuntimeLog& log);
@@ -41,7 +44,6 @@ class Monitor final : private Control {
   [[noreturn]] void runtime_failed(const RuntimeLog& log, const char* doing, int code);
   void give_up_start() noexcept;
   void delete_from_runtime() noexcept;
-  void write_pid_file() const;
 
   // monitor.cc
   bool wait_for(const std::function<bool()>& condition, int milliseconds);
@@ -57,11 +59,20 @@ class Monitor final : private Control {
   void publish_again() noexcept;
   void network_died();
 
+  void emit(std::string_view status, std::string_view extra = {}) const;
+
   // health.cc
-  void schedule_health_check(std::chrono::milliseconds delay);
-  void run_health_check();
-  void health_result(int code);
+  void start_health_checks();
+  void stop_health_checks();
+  [[nodiscard]] const ProbePlan& probe() const;
+  void schedule_probe();
+  void run_probe();
+  void read_probe();
+  void probe_ended(int code);
+  void judge_probe(bool good);
+  void act_on_bad_health();
   void write_health() const;
+  void health_check(int client) override;
 
   // Control: what clients ask for (requests.cc)
   void input(int client, std::string_view bytes) override { streams_.input(client, bytes); }
@@ -110,12 +121,26 @@ class Monitor final : private Control {
   };
   std::vector<Exec> execs_;
 
+  bool restart_wanted_ = false;  ///< health has asked for it, whatever the policy says
+
+  struct Probe {
+    std::chrono::system_clock::time_point begun, ended;
+    int code = 0;
+    std::string output;
+  };
   struct Health {
-    int timer = 0, kill_timer = 0, failures = 0;
+    int timer = 0, kill_timer = 0, watch = 0, failures = 0;
+    int startup_left = 0, startup_failures = 0;  ///< successes that the start-up check still needs
     pid_t pid = 0;
     bool timed_out = false;
     std::string status;
+    Fd output;
+    Probe now;
+    std::deque<Probe> log;
+    std::vector<int> askers;  ///< clients that wait for the result
   } health_;
+
+  Notify notify_;
 };
 
 }  // namespace kelp::monitor

@@ -25,10 +25,20 @@ using RecordList = std::vector<std::pair<std::string, std::string>>;
 /// throws Error on a record without '=' or an unfinished last one.
 RecordList parse_records(std::string_view text);
 
-struct HealthPlan {
+/// One kind of probe. interval_ms 0: only when somebody asks for it.
+struct ProbePlan {
   std::vector<std::string> exec;  ///< arguments of the runtime's exec, without the global ones; empty = no check
-  std::int64_t interval_ms = 30000, timeout_ms = 30000, start_period_ms = 0;
+  std::int64_t interval_ms = 30000, timeout_ms = 30000;
+};
+struct HealthPlan : ProbePlan {
+  std::int64_t start_period_ms = 0;
   int retries = 3;
+  ProbePlan startup;                             ///< runs instead of the check until it has succeeded often enough
+  int startup_success = 0, startup_retries = 0;  ///< 0 retries: it may fail for ever
+  std::string on_failure = "none";               ///< none, kill, restart, stop
+  std::string file;                              ///< health.json: status and the last probes
+  std::string log_copy;                          ///< --health-log-destination DIR: the same text once more
+  unsigned log_count = 5, log_size = 500;        ///< probes kept, bytes of output kept of each; 0 = all
 };
 
 /// Everything that a monitor knows of its container. Paths are absolute.
@@ -36,15 +46,16 @@ struct Plan {
   static constexpr int kVersion = 1;
 
   std::string id, name;
-  std::string bundle;       ///< containers/<id>
-  std::string run_dir;      ///< run/<id>, exists
-  std::string exit_file;    ///< containers/<id>/exit.json
-  std::string merged;       ///< mount point to undo at the end, "" = none
-  std::string boot;         ///< boot id, for state.json
-  std::string cgroup;       ///< X as a path of the file system, "" = none; removed at the end
-  std::string cgroup_leaf;  ///< X/container below the mount of the hierarchy, as state.json has it
-  std::string cgroup_home;  ///< kelp's own group: where the monitor goes when X is to be removed
-  std::string pid_file;     ///< --pidfile, "" = none
+  std::string bundle;               ///< containers/<id>
+  std::string run_dir;              ///< run/<id>, exists
+  std::string exit_file;            ///< containers/<id>/exit.json
+  std::string merged;               ///< mount point to undo at the end, "" = none
+  std::vector<std::string> mounts;  ///< further ones below the bundle
+  std::string boot;                 ///< boot id, for state.json
+  std::string cgroup;               ///< X as a path of the file system, "" = none; removed at the end
+  std::string cgroup_leaf;          ///< X/container below the mount of the hierarchy, as state.json has it
+  std::string cgroup_home;          ///< kelp's own group: where the monitor goes when X is to be removed
+  std::string pid_file;             ///< --pidfile, "" = none
   // the runtime
   std::vector<std::string> runtime;      ///< program and global arguments: "/…/kelp-oci", "--root", …
   std::vector<std::string> create_args;  ///< further arguments of run or create
@@ -57,7 +68,15 @@ struct Plan {
   std::string log_driver = "k8s-file", log_path;
   std::int64_t log_max_size = -1;  ///< bytes, -1 = no limit
   bool tty = false, interactive = false;
+  unsigned preserve_fds = 0;       ///< descriptors from 3 on that the container gets
   unsigned rows = 0, columns = 0;  ///< of a terminal, 0 = leave
+  // what happens is told here
+  std::string events;         ///< events.log, "" = nowhere
+  std::string event_subject;  ///< see event_log.h
+  bool event_attach = false;  ///< the starter is attached to its streams
+  std::string notify_socket;  ///< NOTIFY_SOCKET of whoever started us, "" = nobody waits
+  std::string notify;         ///< who is ready: conmon (the container runs), container (it says so), healthy
+  std::string monitor_pid_file;
   // life
   std::string restart = "no";  ///< no, always, on-failure, unless-stopped
   unsigned restart_max = 0;

@@ -28,7 +28,8 @@
 /// `unsupported` and otherwise ignored; a new verb raises kVersion. End-of-file means that the peer has gone.
 namespace kelp::monitor {
 
-inline constexpr std::uint32_t kVersion = 1;
+/// 2: health_check.
+inline constexpr std::uint32_t kVersion = 2;
 
 enum class Msg : std::uint8_t {
   // both ways
@@ -37,11 +38,12 @@ enum class Msg : std::uint8_t {
   attach = 10,
   input = 11,
   input_end = 12,
-  resize = 13,     ///< value: rows << 16 | columns
-  signal = 14,     ///< value: number
-  stop = 15,       ///< value: seconds until SIGKILL; flags: first signal, 0 = the container's own
-  exec = 16,       ///< payload: plan records "arg=…"; descriptors in the order of kExec…
-  user_stop = 17,  ///< somebody is about to end the container from outside: no restart by policy
+  resize = 13,        ///< value: rows << 16 | columns
+  signal = 14,        ///< value: number
+  stop = 15,          ///< value: seconds until SIGKILL; flags: first signal, 0 = the container's own
+  exec = 16,          ///< payload: plan records "arg=…"; descriptors in the order of kExec…
+  user_stop = 17,     ///< somebody is about to end the container from outside: no restart by policy
+  health_check = 18,  ///< run the probe now; answered by exec_ended with 0 or 1, or by failed
   // from the monitor
   started = 40,
   failed = 41,

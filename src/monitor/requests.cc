@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include <fmt/core.h>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -68,7 +70,9 @@ void Monitor::exec(int client, Frame& frame) {
     child.detach();
     execs_.push_back({client, pid});
     clients_.tell(client, {.type = Msg::exec_started, .value = static_cast<std::uint32_t>(pid)});
+    emit("exec");
     reaper_.expect(pid, [this, client, pid](int code) {
+      if (!ended_) emit("exec_died", fmt::format(",\"ContainerExitCode\":{}", code));
       std::erase_if(execs_, [pid](const Exec& e) { return e.pid == pid; });
       clients_.tell(client, {.type = Msg::exec_ended, .value = static_cast<std::uint32_t>(code)});
     });

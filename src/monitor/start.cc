@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "monitor/event_log.h"
 #include "monitor/monitor.h"
 #include "sys/lock.h"
 #include "sys/pty.h"
@@ -19,8 +20,9 @@
 namespace kelp::monitor {
 namespace {
 
-// Numbers of descriptors in the runtime.
+// Numbers of descriptors in the runtime, above those that the container gets.
 constexpr int kDirFd = 7, kLogFd = 8, kGateFd = 9;
+int number(const Plan& plan, int base) { return base + static_cast<int>(plan.preserve_fds); }
 constexpr int kCreateTimeout = 120000, kStartTimeout = 60000;
 constexpr const char* kConsole = "console.sock";
 
@@ -37,6 +39,13 @@ std::optional<pid_t> pid_after(std::string_view text, std::string_view word) {
   return std::nullopt;
 }
 
+void write_pid_file(const std::string& path, pid_t pid) {
+  if (path.empty()) return;
+  const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file) throw_errno("write the pid file {}", path);
+  sys::write_all(file.get(), std::to_string(pid), path);
+}
+
 std::string fd_path(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
 
 }  // namespace
@@ -46,10 +55,14 @@ sys::SpawnRequest Monitor::runtime_request(std::vector<std::string> arguments, c
   request.path = plan_.runtime.front();
   request.argv = plan_.runtime;
   for (const char* option : {"--log", "", "--log-format", "json"})
-    request.argv.push_back(*option == '\0' ? fd_path(kLogFd) : option);
+    request.argv.push_back(*option == '\0' ? fd_path(number(plan_, kLogFd)) : option);
   for (auto& argument : arguments) request.argv.push_back(std::move(argument));
-  request.fds = {{kLogFd, log.fd()}, {kDirFd, run_dir_.get()}};
+  request.fds = {{number(plan_, kLogFd), log.fd()}, {number(plan_, kDirFd), run_dir_.get()}};
   return request;
+}
+
+void Monitor::pass_preserved(sys::SpawnRequest& request) const {
+  for (int fd = 3; fd < 3 + static_cast<int>(plan_.preserve_fds); ++fd) request.fds.emplace_back(fd, fd);
 }
 
 void Monitor::start() {
@@ -59,6 +72,8 @@ void Monitor::start() {
   const RuntimeLog log;
   in_runtime_ = true;
   oom_before_ = oom_kills(plan_);
+  if (starting_) write_pid_file(plan_.monitor_pid_file, ::getpid());
+  if (starting_ && !plan_.notify.empty()) notify_.open(plan_.notify_socket, plan_.notify, plan_.run_dir);
 
   pid_ = plan_.own_runtime ? create_with_own_runtime(log) : create_with_foreign_runtime(log);
   pidfd_ = sys::pidfd_open(pid_);
@@ -73,10 +88,15 @@ void Monitor::start() {
   state_.pid = pid_;
   state_.started = std::chrono::system_clock::now();
   write_state(plan_, state_);
-  write_pid_file();
+  write_pid_file(plan_.pid_file, pid_);
   check_starter();
   open_gate(log);
   started_ = true;
+  append_events(plan_.events, event_line("init", plan_.event_subject) + event_line("start", plan_.event_subject) +
+                                  (plan_.event_attach && starting_ ? event_line("attach", plan_.event_subject) : ""));
+  notify_.started(plan_.notify);
+  // Ours would keep a reader at the other end waiting; a container that is started again needs them once more.
+  if (plan_.restart == "no" && plan_.preserve_fds != 0) ::close_range(3, 2 + plan_.preserve_fds, 0);
   std::string warnings;
   for (const auto& warning : log.read().warnings) warnings += warning + "\n";
   clients_.tell_all({.type = Msg::started, .value = static_cast<std::uint32_t>(pid_)},
@@ -88,19 +108,23 @@ pid_t Monitor::create_with_own_runtime(const RuntimeLog& log) {
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) throw_errno("make a socket pair");
   gate_ = Fd(ends[0]);
   Fd far(ends[1]);
-  std::vector<std::string> arguments{"run",      "--detach",  "--die-with-parent", "--hold-fd", std::to_string(kGateFd),
-                                     "--bundle", plan_.bundle};
+  std::vector<std::string> arguments{
+      "run",      "--detach",  "--die-with-parent", "--hold-fd", std::to_string(number(plan_, kGateFd)),
+      "--bundle", plan_.bundle};
   std::optional<sys::ConsoleSocket> console;
   if (plan_.tty && plan_.log_driver != "passthrough") {
     console.emplace(run_dir_.get(), kConsole);
-    arguments.insert(arguments.end(), {"--console-socket", fd_path(kDirFd) + "/" + kConsole});
+    arguments.insert(arguments.end(), {"--console-socket", fd_path(number(plan_, kDirFd)) + "/" + kConsole});
   }
   arguments.insert(arguments.end(), plan_.create_args.begin(), plan_.create_args.end());
+  if (plan_.preserve_fds != 0)
+    arguments.insert(arguments.end(), {"--preserve-fds", std::to_string(plan_.preserve_fds)});
   arguments.push_back(plan_.id);
 
   auto request = runtime_request(std::move(arguments), log);
   for (const auto& fd : streams_.open(plan_)) request.fds.push_back(fd);
-  request.fds.emplace_back(kGateFd, far.get());
+  request.fds.emplace_back(number(plan_, kGateFd), far.get());
+  pass_preserved(request);
   sys::Child child = sys::spawn(request);
   far.reset();
   streams_.close_far_ends();
@@ -137,12 +161,15 @@ pid_t Monitor::create_with_foreign_runtime(const RuntimeLog& log) {
   std::optional<sys::ConsoleSocket> console;
   if (plan_.tty && plan_.log_driver != "passthrough") {
     console.emplace(run_dir_.get(), kConsole);
-    arguments.insert(arguments.end(), {"--console-socket", fd_path(kDirFd) + "/" + kConsole});
+    arguments.insert(arguments.end(), {"--console-socket", fd_path(number(plan_, kDirFd)) + "/" + kConsole});
   }
   arguments.insert(arguments.end(), plan_.create_args.begin(), plan_.create_args.end());
+  if (plan_.preserve_fds != 0)
+    arguments.insert(arguments.end(), {"--preserve-fds", std::to_string(plan_.preserve_fds)});
   arguments.push_back(plan_.id);
   auto request = runtime_request(std::move(arguments), log);
   for (const auto& fd : streams_.open(plan_)) request.fds.push_back(fd);
+  pass_preserved(request);
   const int code = run_runtime(request);
   streams_.close_far_ends();
   if (code != 0) runtime_failed(log, "create", code);
@@ -225,13 +252,6 @@ void Monitor::delete_from_runtime() noexcept {
   } catch (const Error& error) {
     log::warn("{}", error.message());
   }
-}
-
-void Monitor::write_pid_file() const {
-  if (plan_.pid_file.empty()) return;
-  const Fd file(::open(plan_.pid_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (!file) throw_errno("write the pid file {}", plan_.pid_file);
-  sys::write_all(file.get(), std::to_string(pid_), plan_.pid_file);
 }
 
 }  // namespace kelp::monitor

@@ -82,6 +82,8 @@ void make_plan(Creation& c) {
   plan.namespaces = plan_namespaces(config, {::geteuid(), ::getegid()});
   plan.mounts = plan_mounts(config, plan.bundle.dir);
   plan.privileges = plan_privileges(*config.process);
+  const auto groups = config.annotations.find("run.oci.keep_original_groups");
+  plan.privileges.keep_groups = groups != config.annotations.end() && groups->second == "1";
   if (config.linux_.seccomp)
     plan.seccomp = step("seccomp filter", [&] { return cached_seccomp(*config.linux_.seccomp, seccomp_cache_dir()); });
   plan.proc = ExecLabels::open_proc(*config.process);

@@ -93,7 +93,7 @@ void become_user(const PrivilegePlan& plan) {
   // Permitted capabilities must survive the change of uid: the bounding set and a filter come after it.
   if (::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0) throw_errno("keep capabilities over the change of user");
   // Groups first: after setresuid the right to set them is gone.
-  set_groups(plan);
+  if (!plan.keep_groups) set_groups(plan);
   if (::syscall(SYS_setresgid, plan.gid, plan.gid, plan.gid) < 0) {
     if (errno == EINVAL) throw_error("become group {}: it is not mapped in the user namespace", plan.gid);
     throw_errno("become group {}", plan.gid);

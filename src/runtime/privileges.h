@@ -12,6 +12,7 @@ namespace kelp::runtime {
 struct PrivilegePlan {
   std::uint32_t uid = 0, gid = 0;
   std::vector<std::uint32_t> additional_gids;
+  bool keep_groups = false;  ///< the caller's supplementary groups stay (run.oci.keep_original_groups, as crun)
   std::uint32_t umask = 0022;
   sys::CapSets caps;
   bool no_new_privs = false;

@@ -37,6 +37,14 @@ struct Ulimit {
   std::int64_t hard = 0;
 };
 
+/// --secret, resolved when the container was made: the value lies in containers/<id>/secrets/<name>.
+struct SecretRequest {
+  std::string name, id;
+  bool env = false;
+  std::string target;  ///< path in the container, or name of the variable
+  unsigned uid = 0, gid = 0, mode = 0444;
+};
+
 /// Limits as asked for; nullopt = not asked for. Bytes, microseconds, counts. source: podman-run(1)
 struct Resources {
   std::optional<std::int64_t> memory, memory_swap, memory_reservation, memory_swappiness;
@@ -52,10 +60,17 @@ struct Resources {
   StringMap unified;  ///< --cgroup-conf
 };
 
+/// What was asked for; engine::effective_health() fills in the image's word and the defaults.
 struct HealthCheck {
   Strings test;  ///< {"NONE"}, {"CMD", …}, {"CMD-SHELL", line}; empty = the image's
-  std::chrono::nanoseconds interval{30'000'000'000}, timeout{30'000'000'000}, start_period{0};
-  int retries = 3;
+  std::optional<std::chrono::nanoseconds> interval, timeout, start_period;  ///< interval 0: only on request
+  std::optional<int> retries;
+  Strings startup_test;  ///< runs instead until it has succeeded; empty = none
+  std::optional<std::chrono::nanoseconds> startup_interval, startup_timeout;
+  int startup_success = 0, startup_retries = 0;    ///< 0 retries: for ever
+  std::string on_failure = "none";                 ///< none, kill, restart, stop
+  std::string log_destination = "local";           ///< local, events_logger, or a directory
+  unsigned max_log_count = 5, max_log_size = 500;  ///< 0 = no limit
 };
 
 /// What `run`, `create` were asked for, after parsing and before any look at the host: everything that a later
@@ -81,6 +96,8 @@ struct ContainerConfig {
   unsigned timeout = 0;                  ///< seconds until kill, 0 = none
   std::string timezone;
   Strings passwd_entries, group_entries;
+  bool passwd = true;   ///< a user that the image does not know gets lines in passwd and group
+  StringMap env_merge;  ///< values that name variables of the image: "${PATH}:/more"
   // life
   bool remove = false, remove_image = false, detach = false;
   std::string restart_policy = "no";  ///< no, always, on-failure, unless-stopped
@@ -89,7 +106,7 @@ struct ContainerConfig {
   std::string detach_keys = "ctrl-p,ctrl-q";
   bool sig_proxy = true;
   Strings attach;  ///< stdin, stdout, stderr; empty = default
-  std::string cidfile, pidfile;
+  std::string cidfile, pidfile, conmon_pidfile;
   std::string systemd = "true";  ///< true, false, always
   std::string sdnotify = "container";
   std::vector<std::string> depends_on;  ///< --requires, container ids
@@ -105,6 +122,7 @@ struct ContainerConfig {
   Strings expose;  ///< "80/tcp"
   Strings dns, dns_search, dns_option, add_host;
   bool no_hosts = false, no_hostname = false;
+  std::string hosts_file;  ///< base of /etc/hosts: a path, "none" or "image"; "" = none
   std::string mac_address, ip, ip6;
   Strings network_aliases;
   bool http_proxy = true;
@@ -116,7 +134,7 @@ struct ContainerConfig {
   std::string rootfs;                      ///< --rootfs: a directory instead of an image
   Strings devices;                         ///< host[:container[:rwm]]
   Strings device_cgroup_rules;
-  Strings secrets;
+  std::vector<SecretRequest> secrets;
   // security
   bool privileged = false;
   Strings cap_add, cap_drop;

@@ -47,6 +47,14 @@ bool frozen(const RunState& run) {
   return stat && stat->state == 'T';
 }
 
+/// The monitor writes {"Status":"healthy",…: nothing else is read for a listing.
+std::string read_health(const std::string& path) {
+  constexpr std::string_view kBegin = "{\"Status\":\"";
+  const auto text = sys::read_small_file(path, 16U << 20U);
+  if (!text || !starts_with(*text, kBegin)) return "";
+  return text->substr(kBegin.size(), text->find('"', kBegin.size()) - kBegin.size());
+}
+
 template <typename T, typename Parse>
 std::optional<T> read_json(const std::string& path, Parse parse) {
   try {
@@ -129,8 +137,7 @@ ContainerStatus status(const Layout& layout, const ContainerRecord& record) {
     } else {
       status.status = ended ? Status::exited : Status::stopping;
     }
-    const auto health = sys::read_small_file(layout.run_of(record.id) + "/health");
-    if (health) status.health = std::string(trim(std::string_view(*health).substr(0, health->find('\n'))));
+    status.health = read_health(layout.container(record.id) + "/health.json");
     return status;
   }
   // No monitor. The overlay's work directory tells whether it ever ran: it is made by the first mount.

@@ -34,6 +34,7 @@ struct Layout {
   }
   [[nodiscard]] std::string containers() const { return data + "/containers"; }
   [[nodiscard]] std::string container(std::string_view id) const { return containers() + "/" + std::string(id); }
+  [[nodiscard]] std::string events() const { return data + "/events.log"; }
   [[nodiscard]] std::string names() const { return data + "/names"; }
   [[nodiscard]] std::string volumes() const { return data + "/volumes"; }
   [[nodiscard]] std::string volume(std::string_view name) const { return volumes() + "/" + std::string(name); }

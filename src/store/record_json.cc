@@ -48,7 +48,16 @@ void members(Archive& at, Resources& v) {
 template <typename Archive>
 void members(Archive& at, HealthCheck& v) {
   at("test", v.test), at("interval", v.interval), at("timeout", v.timeout), at("start_period", v.start_period);
-  at("retries", v.retries);
+  at("retries", v.retries), at("startup_test", v.startup_test), at("startup_interval", v.startup_interval);
+  at("startup_timeout", v.startup_timeout), at("startup_success", v.startup_success);
+  at("startup_retries", v.startup_retries), at("on_failure", v.on_failure);
+  at("log_destination", v.log_destination), at("max_log_count", v.max_log_count);
+  at("max_log_size", v.max_log_size);
+}
+template <typename Archive>
+void members(Archive& at, SecretRequest& v) {
+  at("name", v.name), at("id", v.id), at("env", v.env), at("target", v.target), at("uid", v.uid), at("gid", v.gid);
+  at("mode", v.mode);
 }
 
 template <typename Archive>
@@ -59,10 +68,12 @@ void process_members(Archive& at, ContainerConfig& v) {
   at("umask", v.umask), at("tty", v.tty), at("interactive", v.interactive), at("init", v.init);
   at("init_path", v.init_path), at("stop_signal", v.stop_signal), at("stop_timeout", v.stop_timeout);
   at("timeout", v.timeout), at("timezone", v.timezone), at("passwd_entries", v.passwd_entries);
-  at("group_entries", v.group_entries), at("remove", v.remove), at("remove_image", v.remove_image);
+  at("group_entries", v.group_entries), at("passwd", v.passwd), at("env_merge", v.env_merge), at("remove", v.remove),
+      at("remove_image", v.remove_image);
   at("detach", v.detach), at("restart_policy", v.restart_policy), at("restart_max", v.restart_max);
   at("health", v.health), at("detach_keys", v.detach_keys), at("sig_proxy", v.sig_proxy), at("attach", v.attach);
-  at("cidfile", v.cidfile), at("pidfile", v.pidfile), at("systemd", v.systemd), at("sdnotify", v.sdnotify);
+  at("cidfile", v.cidfile), at("pidfile", v.pidfile), at("conmon_pidfile", v.conmon_pidfile), at("systemd", v.systemd),
+      at("sdnotify", v.sdnotify);
   at("depends_on", v.depends_on), at("preserve_fds", v.preserve_fds);
 }
 
@@ -74,7 +85,8 @@ void members(Archive& at, ContainerConfig& v) {
   at("subgid_name", v.subgid_name), at("networks", v.networks), at("ports", v.ports);
   at("publish_all", v.publish_all), at("expose", v.expose), at("dns", v.dns), at("dns_search", v.dns_search);
   at("dns_option", v.dns_option), at("add_host", v.add_host), at("no_hosts", v.no_hosts);
-  at("no_hostname", v.no_hostname), at("mac_address", v.mac_address), at("ip", v.ip), at("ip6", v.ip6);
+  at("no_hostname", v.no_hostname), at("hosts_file", v.hosts_file), at("mac_address", v.mac_address), at("ip", v.ip),
+      at("ip6", v.ip6);
   at("network_aliases", v.network_aliases), at("http_proxy", v.http_proxy), at("mounts", v.mounts);
   at("volumes_from", v.volumes_from), at("read_only", v.read_only), at("read_only_tmpfs", v.read_only_tmpfs);
   at("image_volume", v.image_volume), at("rootfs", v.rootfs), at("devices", v.devices);

@@ -153,6 +153,8 @@ VolumeRecord create_volume(const Layout& layout, const VolumeRequest& request) {
   volume.created = std::chrono::system_clock::now();
   volume.machine = machine_id();
   apply_options(volume);
+  if (request.uid) volume.uid = request.uid;
+  if (request.gid) volume.gid = request.gid;
   derive(layout, volume);
   if (publish_volume(layout, volume)) return volume;
   auto existing = read_volume(layout, volume.name);

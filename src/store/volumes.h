@@ -28,7 +28,8 @@ struct VolumeRecord {
 struct VolumeRequest {
   std::string name;  ///< "" = anonymous: 64 random hex digits
   std::string driver = "local";
-  StringMap labels, options;  ///< options of the local driver: type, device, o
+  StringMap labels, options;         ///< options of the local driver: type, device, o
+  std::optional<unsigned> uid, gid;  ///< owner
   bool anonymous = false;
   bool ignore_if_exists = false;
 };

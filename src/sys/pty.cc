@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 
@@ -87,6 +88,20 @@ void RawMode::enter() {
   ::cfmakeraw(&raw);
   if (::tcsetattr(fd_, TCSANOW, &raw) < 0) throw_errno("set the terminal to raw mode");
   raw_ = true;
+}
+
+void RawMode::stop_process() {
+  const bool was_raw = raw_;
+  restore();
+  ::raise(SIGSTOP);
+  if (was_raw) enter();
+}
+
+void RawMode::renew() noexcept {
+  if (!raw_) return;
+  struct termios raw = before_;
+  ::cfmakeraw(&raw);
+  ::tcsetattr(fd_, TCSANOW, &raw);
 }
 
 void RawMode::restore() noexcept {

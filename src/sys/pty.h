@@ -54,6 +54,10 @@ class RawMode {
   void restore() noexcept;
   /// Raw again after restore(), e.g. when the process continues after a stop.
   void enter();
+  /// Job control: the terminal is given back, this process stops (SIGSTOP), and once it continues it is raw again.
+  void stop_process();
+  /// After a stop that nobody announced: the shell has set its own modes meanwhile.
+  void renew() noexcept;
 
  private:
   int fd_;

@@ -1,0 +1,175 @@
+// A container's writable layer as the top layer of a new image, and archives unpacked into trees that exist already.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "image/digest.h"
+#include "image/pack.h"
+#include "image/unpack.h"
+#include "image/verbs.h"
+#include "spec/image_docs.h"
+#include "spec/image_name.h"
+#include "store/blobs.h"
+#include "store/images.h"
+#include "store/prune.h"
+#include "sys/lock.h"
+
+namespace kelp::image {
+namespace {
+
+class BlobSink final : public Sink {
+ public:
+  explicit BlobSink(store::BlobWriter& writer) : writer_(writer) {}
+  void write(const void* data, size_t size) override { writer_.write(data, size); }
+
+ private:
+  store::BlobWriter& writer_;
+};
+
+int inherited_directory(const Arguments& arguments, const char* option) {
+  const auto number = to_int(arguments.value(option).value_or(""), 3, INT32_MAX);
+  if (!number) throw_usage("--{} must be a descriptor", option);
+  return static_cast<int>(*number);
+}
+
+struct Packed {
+  DigestName digest;
+  std::uint64_t size = 0;
+};
+
+Packed pack_layer(VerbRequest& request, int root, bool overlay, std::vector<std::string>& warnings) {
+  store::BlobWriter writer(request.layout);
+  BlobSink blob(writer);
+  HashingSink sink(&blob);
+  PackOptions options{.map = request.map, .overlay = overlay};
+  options.owners_files = request.arguments.values("owners");
+  for (auto& warning : pack_tree(root, sink, options).warnings) warnings.push_back(std::move(warning));
+  Packed packed{sink.digest(), sink.count()};
+  writer.publish(packed.digest);
+  return packed;
+}
+
+/// The image below: its layers, or none with --squash and for a container that had no image.
+void take_base(VerbRequest& request, bool squash, spec::ImageConfig& config, spec::ImageManifest& manifest) {
+  const auto digest = request.arguments.value("base");
+  if (!digest) return;
+  const auto image = store::image_by_manifest(request.layout, *digest);
+  if (!image) throw_error("the image of the container ({}) is gone", *digest);
+  config = store::read_image_config(request.layout, *image);
+  if (squash) {
+    config.diff_ids.clear();
+    config.history.clear();
+    return;
+  }
+  for (const auto& layer : image->layers)
+    manifest.layers.push_back({.media_type = layer.media_type, .digest = layer.blob, .size = layer.size});
+}
+
+/// Docker's documents differ in their media types only.
+void make_docker(spec::ImageManifest& manifest) {
+  manifest.media_type = spec::media::kDockerManifest;
+  manifest.config.media_type = spec::media::kDockerConfig;
+  for (auto& layer : manifest.layers) {
+    if (ends_with(layer.media_type, "gzip")) layer.media_type = spec::media::kDockerLayerGzip;
+    if (layer.media_type == spec::media::kLayerTar) layer.media_type = spec::media::kDockerLayerTar;
+  }
+}
+
+store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnings) {
+  const Arguments& arguments = request.arguments;
+  const bool squash = arguments.flag("squash");
+  Fd opened;
+  int root = -1;
+  if (const auto upper = arguments.value("upper")) {
+    opened = Fd(::open(upper->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (!opened) throw_errno("open {}", *upper);
+    root = opened.get();
+  } else {
+    root = inherited_directory(arguments, "root-fd");
+  }
+  const store::StoreUse use(request.layout);
+  spec::ImageConfig config;
+  spec::ImageManifest manifest;
+  config.platform = spec::host_platform();
+  take_base(request, squash, config, manifest);
+  request.progress.status("Writing the layer");
+  const Packed packed = pack_layer(request, root, !squash && arguments.value("upper").has_value(), warnings);
+  config.diff_ids.push_back(packed.digest.str());
+  manifest.layers.push_back({.media_type = spec::media::kLayerTar, .digest = packed.digest.str(), .size = packed.size});
+  if (const auto run = arguments.value("config")) config.config = spec::parse_run_config(*run, "--config");
+  config.created = arguments.value("created").value_or("");
+  if (const auto author = arguments.value("author")) config.author = *author;
+  config.history.push_back({.created = config.created,
+                            .created_by = arguments.value("created-by").value_or("kelp commit"),
+                            .author = arguments.value("author").value_or(""),
+                            .comment = arguments.value("message").value_or("")});
+  const std::string config_text = spec::print_image_config(config);
+  manifest.config = {
+      .media_type = spec::media::kConfig, .digest = sha256_of(config_text).str(), .size = config_text.size()};
+  if (arguments.value("format").value_or("oci") == "docker") make_docker(manifest);
+  const std::string manifest_text = spec::print_manifest(manifest);
+  store::put_blob(request.layout, sha256_of(config_text), config_text);
+  store::put_blob(request.layout, sha256_of(manifest_text), manifest_text);
+  store::NewImage image;
+  image.manifest = {
+      .media_type = manifest.media_type, .digest = sha256_of(manifest_text).str(), .size = manifest_text.size()};
+  image.chains = chain_ids(config.diff_ids);
+  if (const auto name = arguments.value("name")) image.names = {spec::parse_local_name(*name).tagged().full()};
+  return store::add_image(request.layout, image);
+}
+
+}  // namespace
+
+std::string verb_verify(VerbRequest& request) {
+  request.arguments.need_positional(0, 0);
+  std::vector<std::string> damaged;
+  for (const DigestName& digest : store::list_blobs(request.layout)) {
+    try {
+      const Fd blob = store::open_blob(request.layout, digest);
+      if (sha256_of_file(blob.get()).str() != digest.str()) damaged.push_back(digest.str());
+    } catch (const Error& error) {
+      log::debug("{}",
+                 error.message());  // removed meanwhile, or unreadable: the disk's own complaint is in the message
+      damaged.push_back(digest.str());
+    }
+  }
+  return nlohmann::ordered_json{{"damaged", damaged}}.dump();
+}
+
+std::string verb_commit(VerbRequest& request) {
+  request.arguments.need_positional(0, 0);
+  try {
+    std::vector<std::string> warnings;
+    const store::ImageRecord image = commit(request, warnings);
+    return nlohmann::ordered_json{{"images", {{{"id", image.id}, {"digest", image.digest}}}}, {"warnings", warnings}}
+        .dump();
+  } catch (...) {
+    store::sweep_if_idle(request.layout);
+    throw;
+  }
+}
+
+/// Standard input, compressed or not, below the directory given. What stands there already is replaced by name.
+std::string verb_untar(VerbRequest& request) {
+  request.arguments.need_positional(0, 0);
+  const int root = inherited_directory(request.arguments, "root-fd");
+  FdSource source(0, "standard input");
+  UnpackOptions options{.map = request.map, .whiteouts = false};
+  const auto id = [&](const char* name) -> std::optional<std::uint32_t> {
+    const auto text = request.arguments.value(name);
+    if (!text) return std::nullopt;
+    const auto number = to_int(*text, 0, UINT32_MAX);
+    if (!number) throw_usage("--{}: {} is not an id", name, kelp::quoted(*text));
+    return static_cast<std::uint32_t>(*number);
+  };
+  options.uid = id("uid");
+  options.gid = id("gid");
+  const UnpackResult result = unpack_layer(source, "standard input", root, options);
+  return nlohmann::ordered_json{{"files", result.files}, {"warnings", result.warnings}}.dump();
+}
+
+}  // namespace kelp::image
