@@ -117,7 +117,7 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
   reset_signals();
   ::prctl(PR_SET_NAME, "kelp:exec");
   if (::setsid() < 0 && errno != EPERM) throw_errno("become a session leader");
-  const Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) throw_errno("open / of the container");
   new_session_keyring("kelp-exec");
   ExecLabels labels;
@@ -129,6 +129,8 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
       send_terminal(std::move(plan.console_socket), std::move(terminal.master));
     });
   }
+  root.reset();
+  close_all_but(3 + plan.preserve_fds, {link.fd(), labels.apparmor_fd(), labels.selinux_fd()});
   spec::Strings env = process.env;
   complete_environment(env, plan.privileges.uid);
   step("working directory", [&] { enter_working_dir(process.cwd); });
@@ -136,7 +138,6 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
   link.ask(Msg::ready);
   step("security labels", [&] { labels.apply(process); });
   own_stdio_pipes(plan.privileges.uid);
-  close_on_exec_from(3 + plan.preserve_fds);
   link.tell(Msg::executing);
   step("resource limits", [&] { set_rlimits(process.rlimits); });
   step("privileges", [&] {
@@ -234,6 +235,8 @@ ExecPlan make_plan(const ExecOptions& options, const Container& container, const
     plan.root = Fd(::open(fmt::format("/proc/{}/root", record.pid).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!plan.root) throw_errno("open the root of the container");
   }
+  // What was looked up by number is the container's only if it has not died meanwhile.
+  if (!sys::pidfd_alive(plan.target.get())) throw_error("cannot exec in a stopped container");
   return plan;
 }
 

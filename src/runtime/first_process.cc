@@ -57,22 +57,24 @@ void join_all(const NamespacePlan& plan) {
   for (const OpenJoin& entry : open) {
     if (entry.join->flag != CLONE_NEWUSER) continue;
     if (!attempt(entry)) fail(entry);
-    become_namespace_root();
+    become_namespace_root(false);
   }
   for (const bool mount : {false, true})
     for (const OpenJoin* entry : later)
       if ((entry->join->flag == CLONE_NEWNS) == mount && !attempt(*entry)) fail(*entry);
 }
 
-int join_and_clone(const NamespacePlan& plan, sys::Link child_end, const std::function<int(ChildLink)>& body) {
+int join_and_clone(const NamespacePlan& plan, const FirstProcessOptions& options, sys::Link child_end,
+                   const std::function<int(ChildLink)>& body) {
   ChildLink link(std::move(child_end));
   try {
+    if (plan.hidden && options.oom_score_adj) set_oom_score_adj(*options.oom_score_adj, plan.joined_user);
     step("join namespaces", [&] { join_all(plan); });
     std::uint64_t flags = plan.clone_flags;
     if (plan.user_before_offsets) {
       step("make the user namespace", [] { sys::unshare(CLONE_NEWUSER); });
       link.ask(Msg::map_ids);
-      become_namespace_root();
+      become_namespace_root(false);
       flags &= ~static_cast<std::uint64_t>(CLONE_NEWUSER);
     }
     if (!plan.time_offsets.empty()) {
@@ -82,6 +84,7 @@ int join_and_clone(const NamespacePlan& plan, sys::Link child_end, const std::fu
       });
       flags &= ~static_cast<std::uint64_t>(CLONE_NEWTIME);
     }
+    if (plan.hidden && ::prctl(PR_SET_DUMPABLE, 0) < 0) throw_errno("become non-dumpable");
     tell_staged(link, flags, [&] { return body(std::move(link)); });
     return 0;
   } catch (const Error& error) {
@@ -94,11 +97,11 @@ int join_and_clone(const NamespacePlan& plan, sys::Link child_end, const std::fu
 
 bool maps_itself(const NamespacePlan& plan) noexcept { return plan.new_user && !plan.user_before_offsets; }
 
-void become_namespace_root() {
+void become_namespace_root(bool hidden) {
   if (::setresgid(0, 0, 0) < 0 && errno != EINVAL) throw_errno("become gid 0 of the user namespace");
   if (::setresuid(0, 0, 0) < 0 && errno != EINVAL) throw_errno("become uid 0 of the user namespace");
   // The change of ids has made us non-dumpable, and our own files below /proc root's.
-  if (::prctl(PR_SET_DUMPABLE, 1) < 0) throw_errno("stay dumpable");
+  if (!hidden && ::prctl(PR_SET_DUMPABLE, 1) < 0) throw_errno("stay dumpable");
 }
 
 void tell_staged(ChildLink& link, std::uint64_t clone_flags, const std::function<int()>& body) {
@@ -136,7 +139,7 @@ sys::Child start_first_process(const NamespacePlan& plan, const FirstProcessOpti
       0,
       [&] {
         parent.close();
-        return join_and_clone(plan, std::move(child_end), body);
+        return join_and_clone(plan, options, std::move(child_end), body);
       },
       clone);
   child_end.close();

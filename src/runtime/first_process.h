@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "runtime/link.h"
 #include "runtime/plan_namespaces.h"
@@ -12,6 +13,7 @@ namespace kelp::runtime {
 struct FirstProcessOptions {
   int cgroup_fd = -1;    ///< borrowed
   bool sibling = false;  ///< child of our parent, not ours: so that its parent-death signal means the monitor
+  std::optional<int> oom_score_adj;  ///< of a hidden process, who cannot write it itself
 };
 
 /// Clones the process that becomes the container, in all its new namespaces: one clone3, or (see NamespacePlan) through
@@ -28,6 +30,7 @@ void tell_staged(ChildLink& link, std::uint64_t clone_flags, const std::function
 bool maps_itself(const NamespacePlan& plan) noexcept;
 
 /// Becomes uid and gid 0 of the user namespace that was made or joined; stays as it is where 0 is not mapped.
-void become_namespace_root();
+/// hidden: NamespacePlan::hidden
+void become_namespace_root(bool hidden);
 
 }  // namespace kelp::runtime

@@ -122,7 +122,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   leave_the_runtime();
   if (maps_itself(plan.namespaces)) link.ask(Msg::map_ids);
   if (plan.namespaces.new_user || plan.namespaces.joined_user)
-    step("become root of the user namespace", [] { become_namespace_root(); });
+    step("become root of the user namespace", [&] { become_namespace_root(plan.namespaces.hidden); });
   // Below this line we are uid 0 of the container's user namespace, with all capabilities in it.
   plan.state.pid = config.hooks.empty() ? 0 : outer_pid();
   if (plan.new_keyring) step("session keyring", [&] { new_session_keyring(plan.state.id.c_str()); });
@@ -131,7 +131,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   if (plan.namespaces.has_new(CLONE_NEWNET)) step("loopback interface", [] { bring_loopback_up(); });
   const ExecLabels labels = settings_of_the_process(plan);
 
-  const Fd root = build_root(plan);
+  Fd root = build_root(plan);
   if (!config.hooks.prestart.empty() || !config.hooks.create_runtime.empty()) link.ask(Msg::hooks);
   run_hooks("createContainer", config.hooks.create_container, spec::print_state(plan.state), plan.bundle.dir,
             &process.env);
@@ -149,8 +149,12 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
     step("terminal", [&] {
       take_terminal(terminal.slave.get(), plan.privileges.uid);
       send_terminal(std::move(plan.console_socket), std::move(terminal.master));
+      terminal.slave.reset();
     });
   }
+  root.reset();
+  close_all_but(3 + plan.preserve_fds,
+                {link.fd(), plan.gate.get(), plan.watch.get(), labels.apparmor_fd(), labels.selinux_fd()});
   spec::Strings env = process.env;
   complete_environment(env, plan.privileges.uid);
   step("working directory", [&] { enter_working_dir(process.cwd); });
@@ -164,7 +168,6 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   run_hooks("startContainer", config.hooks.start_container, spec::print_state(plan.state), "", &env);
   step("security labels", [&] { labels.apply(process); });
   own_stdio_pipes(plan.privileges.uid);
-  close_on_exec_from(3 + plan.preserve_fds);
   link.tell(Msg::executing);  // the filter need not allow us to speak after it is loaded
   step("resource limits", [&] { set_rlimits(process.rlimits); });
   const bool last_is_filter = plan.privileges.no_new_privs;

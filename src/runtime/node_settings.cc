@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <linux/ioprio.h>
+#include <linux/magic.h>
 #include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -115,6 +117,14 @@ std::string sysctl_path(std::string key) {
   return key;
 }
 
+/// What is written there must reach the kernel, and nothing else: a mount of the configuration may cover a part of
+/// /proc.
+void check_procfs(int fd, const std::string& path) {
+  struct statfs fs {};
+  if (::fstatfs(fd, &fs) < 0) throw_errno("look at {}", path);
+  if (fs.f_type != PROC_SUPER_MAGIC) throw_error("{} is covered by something that is no procfs", path);
+}
+
 }  // namespace
 
 void set_host_names(const std::string& hostname, const std::string& domainname) {
@@ -127,8 +137,9 @@ void set_host_names(const std::string& hostname, const std::string& domainname) 
 void set_sysctls_at(int proc_sys_fd, const spec::StringMap& sysctl) {
   for (const auto& [key, value] : sysctl) {
     const std::string path = sysctl_path(key);
-    const Fd file(::openat(proc_sys_fd, path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
+    const Fd file(::openat(proc_sys_fd, path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     if (!file) throw_errno("sysctl {}: open /proc/sys/{}", key, path);
+    check_procfs(file.get(), "/proc/sys/" + path);
     if (::write(file.get(), value.data(), value.size()) < 0) throw_errno("sysctl {}: write {}", key, quoted(value));
   }
 }

@@ -41,6 +41,9 @@ class ExecLabels {
   void open(const spec::Process& process, int proc_fd);
   /// Right before exec, where the change takes effect.
   void apply(const spec::Process& process) const;
+  /// What must stay open until then; -1 = none.
+  [[nodiscard]] int apparmor_fd() const noexcept { return apparmor_.get(); }
+  [[nodiscard]] int selinux_fd() const noexcept { return selinux_.get(); }
 
  private:
   Fd apparmor_, selinux_;

@@ -9,6 +9,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 
@@ -20,9 +21,6 @@
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 
-#ifndef CLOSE_RANGE_CLOEXEC
-#define CLOSE_RANGE_CLOEXEC (1U << 2)
-#endif
 #ifndef PIPEFS_MAGIC
 #define PIPEFS_MAGIC 0x50495045
 #endif
@@ -38,8 +36,16 @@ std::optional<std::string> value_of(const spec::Strings& env, std::string_view n
   return std::nullopt;
 }
 
+/// The container's /etc/passwd. It may be anything: a pipe that nobody writes to, a device that never ends.
+std::optional<std::string> read_passwd() {
+  const Fd file(::open("/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat info {};
+  if (!file || ::fstat(file.get(), &info) < 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  return sys::read_rest(file.get(), "/etc/passwd", 4U << 20U);
+}
+
 std::string home_of(uid_t uid) {
-  const auto passwd = sys::read_small_file("/etc/passwd", 4U << 20U);
+  const auto passwd = read_passwd();
   if (passwd) {
     size_t start = 0;
     while (start < passwd->size()) {
@@ -133,10 +139,21 @@ void own_stdio_pipes(uid_t uid) {
   }
 }
 
-void close_on_exec_from(int first) {
-  if (::syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) == 0) return;
-  const long limit = ::sysconf(_SC_OPEN_MAX);
-  for (int fd = first; fd < limit; ++fd) ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+void close_all_but(int first, std::vector<int> keep) {
+  std::sort(keep.begin(), keep.end());
+  const auto close_between = [](unsigned from, unsigned to) {
+    if (from > to || ::syscall(SYS_close_range, from, to, 0) == 0) return;
+    const unsigned limit = std::min(to, static_cast<unsigned>(::sysconf(_SC_OPEN_MAX)));
+    for (unsigned fd = from; fd <= limit; ++fd) ::close(static_cast<int>(fd));
+  };
+  auto from = static_cast<unsigned>(first);
+  for (const int fd : keep) {
+    if (fd < first) continue;
+    const auto kept = static_cast<unsigned>(fd);
+    if (kept > from) close_between(from, kept - 1);
+    from = kept + 1;
+  }
+  close_between(from, ~0U);
 }
 
 void die_with_parent(int parent_pidfd) {

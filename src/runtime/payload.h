@@ -27,8 +27,9 @@ void reset_signals();
 /// caller stay his.
 void own_stdio_pipes(uid_t uid);
 
-/// Marks all but stdio and `preserve` descriptors after it close-on-exec.
-void close_on_exec_from(int first);
+/// Closes all descriptors from `first` on but those in `keep` (-1 = none). What the caller leaked must be gone before
+/// the container's names are looked up: as /proc/self/fd/N it would be a way out, close-on-exec or not.
+void close_all_but(int first, std::vector<int> keep);
 /// SIGKILL when our parent dies; parent_pidfd (-1 = unknown) tells whether that has happened already. After every
 /// change of ids, since those clear it.
 void die_with_parent(int parent_pidfd);

@@ -29,6 +29,7 @@ NamespacePlan plan_namespaces(const spec::RuntimeConfig& config, const Caller& c
     if (!entry.path.empty()) {
       plan.joins.push_back({entry.type, entry.path, kind->flag});
       if (kind->flag == CLONE_NEWUSER) plan.joined_user = true;
+      if (kind->flag == CLONE_NEWPID) plan.hidden = true;
     } else if (kind->flag == CLONE_NEWCGROUP) {
       plan.new_cgroup_ns = true;
     } else {
@@ -36,6 +37,7 @@ NamespacePlan plan_namespaces(const spec::RuntimeConfig& config, const Caller& c
     }
   }
   plan.new_user = plan.has_new(CLONE_NEWUSER);
+  plan.hidden = plan.hidden && !plan.new_user;
   const bool joins_mount = [&] {
     for (const NamespaceJoin& join : plan.joins)
       if (join.flag == CLONE_NEWNS) return true;

@@ -35,6 +35,10 @@ struct NamespacePlan {
   std::vector<NamespaceJoin> joins;
   bool staged = false;
   bool user_before_offsets = false;
+  /// A pid namespace is joined: the first process is born among others, who could look into it (and reach the host by
+  /// its root and descriptors) until its program runs. It starts non-dumpable. Not with a new user namespace, whose
+  /// maps we could not write then; that namespace keeps the others out.
+  bool hidden = false;
   std::map<std::string, spec::TimeOffset> time_offsets;
 
   bool own_mounts = true;  ///< false: the container's mounts are made in the caller's own tree, below its root

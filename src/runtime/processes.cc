@@ -63,9 +63,20 @@ void signal_all(const Container& container, const Record& record, int signal) {
   if (freeze) cgroup::freeze(record.cgroup, true);
   Rollback thaw;
   if (freeze) thaw.add([&] { cgroup::freeze(record.cgroup, false); });
+  std::vector<std::pair<pid_t, Fd>> pinned;
   for (const pid_t pid : processes_of(container, record)) {
     try {
-      sys::pidfd_send_signal(sys::pidfd_open(pid).get(), signal);
+      pinned.emplace_back(pid, sys::pidfd_open(pid));
+    } catch (const SysError& error) {
+      if (error.code() != ESRCH) throw;
+    }
+  }
+  // A number may have been given to another process before it was pinned: the container's are those still listed.
+  const std::vector<pid_t> still = processes_of(container, record);
+  for (const auto& [pid, pidfd] : pinned) {
+    if (!std::binary_search(still.begin(), still.end(), pid)) continue;
+    try {
+      sys::pidfd_send_signal(pidfd.get(), signal);
     } catch (const SysError& error) {
       if (error.code() != ESRCH) throw;
     }

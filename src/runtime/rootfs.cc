@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -99,6 +100,18 @@ Fd open_destination(int root, const std::string& path, bool directory, int links
     sys::open_in_root(root, path, O_WRONLY | O_CREAT, 0644);
   }
   return sys::open_in_root(root, path, O_PATH);
+}
+
+/// The place of a procfs or sysfs. A link of the image (or of a volume that others change meanwhile) must not make it
+/// appear elsewhere: masks and read-only paths go by name. Opened once, so that nobody can swap what was looked at.
+Fd open_place_without_links(int root, const std::string& path) {
+  const Fd made = open_destination(root, path, true);
+  try {
+    return sys::open_beneath(root, path.substr(1), O_PATH | O_DIRECTORY);
+  } catch (const SysError& error) {
+    if (error.code() != ELOOP && error.code() != ENOTDIR) throw;
+    throw_error("a link in the root filesystem leads elsewhere");
+  }
 }
 
 /// Attributes as asked for. A user namespace may not clear what its parent's mount locked (nosuid and nodev of a home,
@@ -234,14 +247,21 @@ sys::MountFd apply_one(const MountContext& context, const MountOp& op, sys::Moun
   }
   const bool directory = op.kind != MountKind::bind || S_ISDIR(stat_of(mount.get(), op.source).st_mode);
   set_attributes(mount, op);
-  const Fd place = open_destination(context.root, op.destination, directory);
-  // A link in the image must not make procfs or sysfs appear elsewhere: masks and read-only paths go by name.
-  if (op.fstype == "proc" || op.fstype == "sysfs") {
-    const Fd itself = sys::open_in_root(context.root, op.destination, O_PATH | O_NOFOLLOW);
-    if (!S_ISDIR(stat_of(itself.get(), op.destination).st_mode)) throw_error("it is a link in the root filesystem");
-  }
+  const bool of_the_kernel = op.fstype == "proc" || op.fstype == "sysfs";
+  const Fd place = of_the_kernel ? open_place_without_links(context.root, op.destination)
+                                 : open_destination(context.root, op.destination, directory);
   sys::move_mount(mount, place.get());
   return mount;
+}
+
+/// /dev/null of the container, and no other file: one that a link or the image puts there would be seen through the
+/// mask.
+Fd open_null(int root) {
+  Fd null = sys::open_in_root(root, "/dev/null", O_PATH);
+  const struct stat info = stat_of(null.get(), "/dev/null");
+  if (!S_ISCHR(info.st_mode) || info.st_rdev != makedev(1, 3))
+    throw_error("/dev/null of the root filesystem is not the null device");
+  return null;
 }
 
 /// pivot_root refuses a new root whose parent mount is shared; only a configuration that wants the tree shared has one.
@@ -339,8 +359,7 @@ void mask_paths(int root, const std::vector<std::string>& paths) {
       throw_errno("mask {}", path);
     }
     if (!S_ISDIR(stat_of(place.get(), path).st_mode)) {
-      const Fd null = sys::open_in_root(root, "/dev/null", O_PATH);
-      sys::move_mount(sys::open_tree_clone(null.get(), "", false), place.get());
+      sys::move_mount(sys::open_tree_clone(open_null(root).get(), "", false), place.get());
     } else if (first_masked_dir.empty()) {
       // One empty, read-only tmpfs covers all masked directories.
       sys::move_mount(sys::fs_mount("tmpfs", {{"nr_blocks", "1"}, {"nr_inodes", "1"}}, MOUNT_ATTR_RDONLY), place.get());

@@ -1,6 +1,7 @@
 #include "runtime/terminal.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -83,6 +85,11 @@ Fd connect_socket(const char* what, const std::string& path) {
 Terminal open_terminal(int root, const std::optional<spec::Box>& size) {
   Terminal terminal;
   terminal.master = sys::open_in_root(root, "/dev/pts/ptmx", O_RDWR | O_NOCTTY);
+  // Without a devpts of its own the image decides what lies there.
+  struct statfs fs {};
+  if (::fstatfs(terminal.master.get(), &fs) < 0) throw_errno("look at /dev/pts/ptmx");
+  if (fs.f_type != DEVPTS_SUPER_MAGIC)
+    throw_error("/dev/pts/ptmx does not belong to a devpts: a terminal needs one mounted on /dev/pts");
   if (::unlockpt(terminal.master.get()) < 0) throw_errno("unlock the terminal");
   terminal.slave = Fd(::ioctl(terminal.master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
   if (!terminal.slave) throw_errno("open the terminal's other end");

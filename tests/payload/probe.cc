@@ -312,7 +312,96 @@ void background(const char* seconds) {
   std::printf("%d\n", child);
 }
 
-/// Runs one verb; false when it is not known.
+bool is_number(const char* text) { return *text != '\0' && std::strspn(text, "0123456789") == std::strlen(text); }
+
+long long now_ms() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
+}
+
+/// Calls `look` with the number of each process but ourselves, until it returns true or the time is over.
+template <typename Fn>
+bool each_process_for(double seconds, Fn&& look) {
+  const std::string own = std::to_string(::getpid());
+  for (const long long end = now_ms() + static_cast<long long>(seconds * 1000); now_ms() < end;) {
+    DIR* dir = ::opendir("/proc");
+    if (dir == nullptr) return false;
+    while (const dirent* entry = ::readdir(dir)) {
+      if (!is_number(entry->d_name) || entry->d_name == own || !look(std::string("/proc/") + entry->d_name)) continue;
+      ::closedir(dir);
+      return true;
+    }
+    ::closedir(dir);
+  }
+  return false;
+}
+
+/// Opens the program of a process that runs another program than we do, lets it go on by opening `pipe`, and tries to
+/// write into that program once it has ended.
+void overwrite_program(const char* pipe, double seconds) {
+  struct stat own {};
+  ::stat("/proc/self/exe", &own);
+  int program = -1;
+  const bool found = each_process_for(seconds, [&](const std::string& process) {
+    const int fd = ::open((process + "/exe").c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat info {};
+    if (fd < 0 || ::fstat(fd, &info) < 0 || (info.st_dev == own.st_dev && info.st_ino == own.st_ino)) {
+      if (fd >= 0) ::close(fd);
+      return false;
+    }
+    program = fd;
+    return true;
+  });
+  std::printf(found ? "found\n" : "nothing found\n");
+  std::fflush(stdout);
+  if (!found) return;
+  int writable = -1;
+  for (const long long end = now_ms() + static_cast<long long>(seconds * 1000); writable < 0 && now_ms() < end;) {
+    writable = ::open(("/proc/self/fd/" + std::to_string(program)).c_str(), O_WRONLY | O_CLOEXEC);
+    if (writable < 0 && errno != ETXTBSY) break;
+    const int reader = ::open(pipe, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    ::usleep(1000);
+    ::close(reader);
+    errno = ETXTBSY;
+  }
+  report(writable < 0 ? -1 : ::write(writable, "#!overwritten\n", 14));
+}
+
+/// Looks through every directory that other processes of this pid namespace hold for a file of the host.
+void spy(const char* host_file, double seconds) {
+  const std::string up = "../../../../../../../../../..";
+  bool told = false;
+  each_process_for(seconds, [&](const std::string& process) {
+    std::vector<std::string> ways = {process + "/root", process + "/cwd"};
+    if (DIR* dir = ::opendir((process + "/fd").c_str())) {
+      while (const dirent* entry = ::readdir(dir))
+        if (is_number(entry->d_name)) ways.push_back(process + "/fd/" + entry->d_name);
+      ::closedir(dir);
+    }
+    for (const std::string& way : ways) {
+      if (::access((way + host_file).c_str(), F_OK) != 0 && ::access((way + "/" + up + host_file).c_str(), F_OK) != 0)
+        continue;
+      std::printf("host reached by %s\n", way.substr(way.find('/', 6)).c_str());
+      std::fflush(stdout);
+      told = true;
+      return true;
+    }
+    return false;
+  });
+  if (!told) std::printf("nothing seen\n");
+}
+
+/// Exchanges two names, over and over, until killed.
+[[noreturn]] void exchange(const char* one, const char* other) {
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (;;) {
+    if (::renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) < 0) std::exit(1);
+    ::sched_yield();
+  }
+}
+
 /// Sends each datagram back to where it came from, for ever.
 void udp_echo(const char* port) {
   const int link = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -333,6 +422,7 @@ void udp_echo(const char* port) {
   }
 }
 
+/// Runs one verb; false when it is not known.
 bool run(const std::vector<std::string>& words) {
   const std::string& verb = words[0];
   const auto argument = [&](size_t i) { return i < words.size() ? words[i].c_str() : ""; };
@@ -380,6 +470,12 @@ bool run(const std::vector<std::string>& words) {
     wait_for_signal();
   else if (verb == "udp-echo")
     udp_echo(argument(1));
+  else if (verb == "overwrite-program")
+    overwrite_program(argument(1), std::atof(argument(2)));
+  else if (verb == "spy")
+    spy(argument(1), std::atof(argument(2)));
+  else if (verb == "exchange")
+    exchange(argument(1), argument(2));
   else if (verb == "exec") {
     std::vector<char*> argv;
     std::vector<std::string> rest(words.begin() + 1, words.end());

@@ -42,6 +42,14 @@ TEST_CASE("a given namespace or clock offsets need a helper process") {
   CHECK(offsets.user_before_offsets);
 }
 
+TEST_CASE("who is born into a pid namespace of others hides from them") {
+  CHECK(plan_namespaces(config_with({{"mount", ""}, {"pid", "/proc/7/ns/pid"}}), {0, 0}).hidden);
+  CHECK(!plan_namespaces(config_with({{"mount", ""}, {"pid", ""}}), {0, 0}).hidden);
+  spec::RuntimeConfig config = config_with({{"mount", ""}, {"pid", "/proc/7/ns/pid"}, {"user", ""}});
+  config.linux_.uid_mappings = config.linux_.gid_mappings = {{0, 1000, 1}};
+  CHECK(!plan_namespaces(config, {1000, 1000}).hidden);
+}
+
 TEST_CASE("who writes the id maps") {
   spec::RuntimeConfig config = config_with({{"mount", ""}, {"user", ""}});
   CHECK_THROWS_WITH_AS(plan_namespaces(config, {0, 0}),
