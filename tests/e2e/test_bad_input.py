@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import images, needs
+from harness import images, needs, programs
 from harness.registry import free_port
 
 NONE = ("--network", "none")
@@ -235,8 +235,9 @@ def test_broken_layouts(refused, place, how):
 ESCAPES = {
     "dot-dot": lambda t: t.file("../../escaped", "x"),
     "dot-dot-inside": lambda t: t.directory("a").file("a/../../../escaped", "x"),
-    "symlink": lambda t: t.symlink("out", "/tmp").file("out/kelp-escaped", "x"),
+    "dot-dot-directory": lambda t: t.directory("../escaped-directory"),
     "symlink-up": lambda t: t.symlink("up", "../../../../../../tmp").file("up/kelp-escaped", "x"),
+    "symlink-below": lambda t: t.directory("d").symlink("d/up", "../../../../../../../tmp").file("d/up/kelp-escaped", "x"),
     "hardlink": lambda t: t.hardlink("passwd", "/etc/passwd"),
     "hardlink-up": lambda t: t.hardlink("passwd", "../../../../../../etc/passwd"),
     "absolute": lambda t: t.file("/tmp/kelp-escaped", "x"),
@@ -245,22 +246,27 @@ ESCAPES = {
 
 
 @pytest.mark.parametrize("how", ESCAPES)
-def test_layers_that_reach_out_of_themselves(kelp, place, how):
-    """Refused, or held inside the root file system: never outside, never a file of the host inside."""
+def test_layers_that_reach_out_of_themselves(refused, place, how):
+    """Refused with the name that does; what is outside is as it was."""
     layer = images.LayerTar()
     ESCAPES[how](layer)
-    victim = kelp.store.parent / "escaped"
-    victim.write_text("untouched")
+    outside = refused.kelp.store.parent / "escaped"
+    outside.write_text("untouched")
     archive = images.busybox_image([layer]).write_archive(place / "escape.tar", "localhost/escape:1")
-    loaded = kelp("load", "-q", "-i", archive, code=None)
-    if loaded.code == 0:
-        ran = kelp("run", "--rm", *NONE, "localhost/escape:1", "sh", "-c", "cat /passwd 2>/dev/null; true", code=None)
-        assert ran.code in (0, 125), ran
-        assert open("/etc/passwd").read() not in ran.out or "hardlink" not in how
-    else:
-        assert loaded.code == 125 and len(loaded.err.splitlines()) <= 2, loaded
+    load_refused(refused, archive, says="out of the root|is not in the archive|the name is absolute|\\.\\.")
     assert not os.path.lexists("/tmp/kelp-escaped")
-    assert victim.read_text() == "untouched"
+    assert outside.read_text() == "untouched" and not (outside.parent / "escaped-directory").exists()
+
+
+def test_links_to_absolute_paths_mean_the_containers(kelp, place):
+    """Any system has them; also one through which another entry is named."""
+    layer = images.LayerTar().symlink("out", "/etc/passwd").symlink("up", "../../../../../../etc/passwd")
+    layer.symlink("tmp-by-another-name", "/tmp").file("tmp-by-another-name/kelp-escaped", "inside\n")
+    kelp("load", "-q", "-i", images.busybox_image([layer]).write_archive(place / "l.tar", "localhost/links:1"))
+    inside = kelp("run", "--rm", *NONE, "links:1", "cat", "/out", "/up", "/etc/passwd").out
+    assert kelp("run", "--rm", *NONE, "links:1", "cat", "/tmp/kelp-escaped").out == "inside\n"
+    assert not os.path.lexists("/tmp/kelp-escaped")
+    assert inside == inside[:len(inside) // 3] * 3 and inside.startswith("root:x:0:0:root:/root:/bin/sh\ndaemon")
 
 
 def test_names_full_of_control_characters(kelp, place):
@@ -306,6 +312,26 @@ def test_a_store_that_cannot_be_written(kelp):
     finally:
         os.chmod(kelp.store, 0o700)
         os.chmod(kelp.store / "containers", 0o700)
+
+
+@pytest.mark.parametrize("lack,word", [("helpers", "newuidmap"), ("ranges", "/etc/subuid")])
+def test_no_newuidmap_and_no_subordinate_ids(kelp, agent, lack, word):
+    """One user is what can be had then, with one line that says why. What needs more is refused with that reason."""
+    needs.need("subids")
+
+    def lacking(*arguments):
+        return agent("lacking", lack=[lack], argv=kelp.argv("run", "--rm", *NONE, *arguments), environment=kelp.env)
+
+    code, out, err = lacking("busybox", "sh", "-c", "wc -l < /proc/self/uid_map")
+    assert (code, out) == (0, "1\n"), err
+    errors = [line for line in err.splitlines() if not line.startswith(("hint:", *programs.PROGRESS))]
+    assert len(errors) <= 1 and (not errors or word in errors[0]), err
+    before = snapshot(kelp)
+    for options in (("--uidmap", "0:1:100"), ("--userns", "auto:size=1000")):
+        code, out, err = lacking(*options, "busybox", "true")
+        assert code == 125 and "ids" in err, err
+        assert len([line for line in err.splitlines() if not line.startswith("hint:")]) <= 2, err
+        assert snapshot(kelp) == before
 
 
 def test_no_home(kelp):

@@ -9,10 +9,10 @@ import time
 from . import processes
 
 
-def mounts():
-    """Mount points on the host that have to do with a test or with kelp; other users mount and unmount as they like."""
-    return [line.split()[4] for line in open("/proc/self/mountinfo")
-            if "/kt-" in line or "kelp" in line]
+def mounts_below(directory):
+    """Mount points on the host at or below a directory; others, elsewhere, are of other tests and users."""
+    points = (line.split()[4] for line in open("/proc/self/mountinfo"))
+    return [point for point in points if (point + "/").startswith(f"{directory}/")]
 
 
 def own_temporary_files():
@@ -34,9 +34,15 @@ def own_temporary_files():
 
 
 def own_cgroups():
-    """Control groups of kelp below the groups this user may change."""
-    return {path for path in glob.glob("/sys/fs/cgroup/**/*kelp*", recursive=True)
-            if os.path.isdir(path) and "/kelp-test-" not in path}  # the root agent's own, made for a test
+    """Control groups of kelp that this user has."""
+    found = set()
+    for path in glob.glob("/sys/fs/cgroup/**/*kelp*", recursive=True):
+        try:
+            if os.path.isdir(path) and os.stat(path).st_uid == os.getuid() and "/kelp-test-" not in path:  # the root agent's
+                found.add(path)
+        except OSError:
+            pass
+    return found
 
 
 def _is_empty_directory(path):
@@ -79,7 +85,7 @@ class Baseline:
     """Taken before a test; check() after it."""
 
     def __init__(self):
-        self.mounts, self.files, self.groups = mounts(), own_temporary_files(), own_cgroups()
+        self.files, self.groups = own_temporary_files(), own_cgroups()
 
     def check(self, kelps, seconds=1.0):
         """Returns what is left, as lines; "" when all is clean. Everything must be gone within the given time."""
@@ -88,7 +94,7 @@ class Baseline:
         left = processes.wait_gone(seconds, keep)
         lines = [f"process {processes.describe(pid)} ({name}, {state})" for pid, state, name in left]
         while True:
-            rest = [f"mount {path}" for path in mounts() if path not in self.mounts]
+            rest = [f"mount {path}" for kelp in kelps for path in mounts_below(kelp.dir.parent)]
             rest += [f"file {path}" for path in sorted(own_temporary_files() - self.files)]
             rest += [f"control group {path}" for path in sorted(own_cgroups() - self.groups)]
             for kelp in kelps:

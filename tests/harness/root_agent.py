@@ -11,6 +11,8 @@ namespace with a client address of its own and answers one JSON line per connect
                                    mount namespace where the lines of `setup` (shell, run as root) have changed the host
   {"verb": "unmount", "path": …}
   {"verb": "stat", "path": …}      [owner, group, mode] of a file below /tmp/kt-
+  {"verb": "lacking", "lack": […], "argv": […], "environment": {…}}   [status, stdout, stderr] of a command of the test
+                                   user on a host without "helpers" (newuidmap, newgidmap) or "ranges" (subuid, subgid)
   {"verb": "quickstart", "top": …, "local": …, "arguments": […], "environment": {…}}   [stdout, stderr] of contrib/quickstart
                                    of a tree below /tmp/kt-, with `local` at /usr/local, for the test user
   {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
@@ -163,6 +165,25 @@ def _conformance(request, user):
         "/usr/bin/python3", str(here / "run.py"), request["suite"], request["runtime"], "--jobs", "6", "--json", "-"))
 
 
+# In a mount namespace: /usr/bin with two files taken out of it, and two empty files.
+LACKS = {
+    "helpers": "mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work && for name in newuidmap newgidmap; do "
+               "mknod /mnt/upper/$name c 0 0 || exit; done && "
+               "mount -t overlay -o lowerdir=/usr/bin,upperdir=/mnt/upper,workdir=/mnt/work overlay /usr/bin && umount -l /mnt",
+    "ranges": "mount --bind /dev/null /etc/subuid && mount --bind /dev/null /etc/subgid",
+}
+
+
+def _lacking(request, user):
+    account = pwd.getpwuid(user)
+    script = " && ".join([*(f"{{ {LACKS[name]}; }}" for name in request["lack"]), 'exec "$@"'])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", "setpriv", "--reuid", account.pw_name, "--regid", str(account.pw_gid),
+         "--init-groups", "--inh-caps=-all", *request["argv"]], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env=request["environment"], cwd="/")
+    return [done.returncode, done.stdout, done.stderr]
+
+
 def _quickstart(request, user):
     """With a mount namespace of its own, so that the host's /usr/local stays as it is."""
     top, local = _inside_tests(request["top"]), _inside_tests(request["local"])
@@ -191,6 +212,8 @@ def _answer(request, client, user):
     if verb == "stat":
         info = os.lstat(_inside_tests(request["path"]))
         return [info.st_uid, info.st_gid, info.st_mode]
+    if verb == "lacking":
+        return _lacking(request, user)
     if verb == "quickstart":
         return _quickstart(request, user)
     if verb == "conformance":
