@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cgroup/cgroup.h"
+#include "cgroup/device_filter.h"
 #include "cgroup/stats.h"
 #include "sys/procfs.h"
 
@@ -208,6 +209,7 @@ void apply_limits(const std::string& path, const spec::Resources& resources) {
                   stats.memory->usage);
   }
   write_limits(path, plan_limits(resources));
+  restrict_devices(path, resources.devices);
 }
 
 void move_into(const std::string& path, pid_t pid) { sys::write_file(path + "/cgroup.procs", std::to_string(pid)); }

@@ -6,7 +6,9 @@
 #include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "cgroup/cgroupfs.h"
+#include "cgroup/device_filter.h"
 #include "cgroup/systemd_scope.h"
+#include "sys/procfs.h"
 #include "sys/sd_bus.h"
 
 namespace kelp::cgroup {
@@ -53,6 +55,21 @@ std::string wanted_path(const std::string& cgroups_path, const std::string& id, 
   }
 }
 
+/// true when processes have run in the group; cpu.stat counts without any controller.
+bool was_used(const std::string& path) {
+  const auto stat = sys::try_read_file(path + "/cpu.stat");
+  return stat && !starts_with(*stat, "usage_usec 0\n");
+}
+
+/// Kernels since 6.14 kill whatever is cloned into a group that cgroup.kill has ever been written to: a new one in its
+/// place.
+void renew(Leaf& leaf) {
+  leaf.fd.reset();
+  if (!remove_tree(leaf.path, 0)) throw_error("linux.cgroupsPath: {} is still in use", leaf.path);
+  make_group(leaf.path);
+  leaf.fd = open_group(leaf.path);
+}
+
 Leaf make_directory_leaf(const std::string& cgroups_path, const std::string& id, bool limited, NoGroup& why) {
   Leaf leaf;
   const std::string path = wanted_path(cgroups_path, id, why);
@@ -68,6 +85,7 @@ Leaf make_directory_leaf(const std::string& cgroups_path, const std::string& id,
   }
   if (!leaf.made) {
     if (populated(path)) throw_error("linux.cgroupsPath: {} already holds processes", path);
+    if (was_used(path)) renew(leaf);
     return leaf;
   }
   if (const int error = try_enter(path); error != 0) {
@@ -117,6 +135,7 @@ Leaf make_leaf(const std::string& cgroups_path, const std::string& id, const spe
   }
   try {
     write_limits(leaf.path, writes);
+    restrict_devices(leaf.path, resources.devices);
   } catch (...) {
     if (leaf.made) remove_tree(leaf.path, 100);
     throw;

@@ -174,6 +174,8 @@ int restore_container(const CreateOptions& options, const CriuOptions& criu) {
   const std::string pid_file = container.path() + "/pid";
   std::vector<std::string> argv = {"restore", "--restore-detached", "--pidfile", pid_file, "--root", bundle.rootfs};
   add_common(argv, criu, "restore.log");
+  if (!criu.lsm_profile.empty()) argv.insert(argv.end(), {"--lsm-profile", criu.lsm_profile});
+  if (!criu.lsm_mount_context.empty()) argv.insert(argv.end(), {"--lsm-mount-context", criu.lsm_mount_context});
   add_mounts(argv, bundle.config, bundle.dir, true);
   step("restore", [&] { run_criu(criu, std::move(argv), log_path(criu, "restore.log")); });
   const auto pid = to_int(trim(sys::read_file(pid_file, 64)), 1);

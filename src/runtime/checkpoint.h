@@ -14,6 +14,8 @@ struct CriuOptions {
   bool tcp_established = false, ext_unix_sk = false, shell_job = false, file_locks = false;
   bool tcp_skip_in_flight = false, lazy_pages = false, auto_dedup = false;
   std::string empty_ns;  ///< kind of namespace whose contents are not kept ("network")
+  // restore only
+  std::string lsm_profile, lsm_mount_context;  ///< "" = as they were
   // checkpoint only
   bool leave_running = false, pre_dump = false;
   std::string page_server;  ///< "ADDRESS:PORT" that the memory goes to

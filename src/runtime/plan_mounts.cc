@@ -187,7 +187,7 @@ MountPlan plan_mounts(const spec::RuntimeConfig& config, const std::string& bund
 }
 
 std::vector<std::string> known_mount_options() {
-  std::vector<std::string> all = {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap", "defaults", "async"};
+  std::vector<std::string> all = {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"};
   for (const AttrOption& attr : kAttrs) {
     all.emplace_back(attr.name);
     all.push_back(std::string("r") + attr.name);
@@ -197,6 +197,7 @@ std::vector<std::string> known_mount_options() {
     all.push_back(std::string("r") + option.name);
   }
   for (const char* flag : kSuperFlags) all.emplace_back(flag);
+  for (const char* word : kNoOps) all.emplace_back(word);
   return all;
 }
 

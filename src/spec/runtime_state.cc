@@ -88,6 +88,9 @@ std::string print_features(const Features& features) {
   enabled("apparmor", features.apparmor);
   enabled("selinux", features.selinux);
   enabled("intelRdt", features.intel_rdt);
+  out.key("memoryPolicy").begin_object().member("modes", features.memory_modes);
+  out.member("flags", features.memory_flags).end_object();
+  enabled("netDevices", features.net_devices);
   out.key("mountExtensions").begin_object();
   enabled("idmap", features.idmapped_mounts);
   out.end_object().end_object();

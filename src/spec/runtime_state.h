@@ -35,6 +35,8 @@ struct Features {
   Strings hooks, mount_options, namespaces, capabilities;
   bool cgroup_v1 = false, cgroup_v2 = true, systemd = false, systemd_user = true, cgroup_rdma = true;
   bool seccomp = true, apparmor = false, selinux = false, intel_rdt = false, idmapped_mounts = true;
+  bool net_devices = false;
+  Strings memory_modes, memory_flags;
   Strings seccomp_actions, seccomp_operators, seccomp_archs, seccomp_known_flags, seccomp_supported_flags;
   StringMap annotations;
   Strings potentially_unsafe_annotations;

@@ -203,20 +203,9 @@ void check_seccomp(const Seccomp& seccomp) {
 }
 
 void check_net_devices(const RuntimeConfig& config) {
-  if (config.linux_.net_devices.empty()) return;
-  if (config.find_namespace("network") == nullptr)
-    throw_error("linux.netDevices: needs a network namespace in linux.namespaces to move them to");
-  std::set<std::string_view> names;
-  const auto good = [](std::string_view name) {
-    constexpr size_t kMaxName = 15;  // IFNAMSIZ without the terminator
-    return !name.empty() && name.size() <= kMaxName && name != "." && name != ".." &&
-           name.find_first_of("/: \t\n\v\f\r%") == std::string_view::npos;
-  };
-  for (const auto& [interface, name] : config.linux_.net_devices) {
-    for (const std::string_view each : {std::string_view(interface), std::string_view(name)})
-      if (!good(each)) throw_error("linux.netDevices: {} is no name of a network interface", quoted(each));
-    if (!names.insert(name).second) throw_error("linux.netDevices: two interfaces cannot both be named {}", name);
-  }
+  if (!config.linux_.net_devices.empty())
+    throw_error("linux.netDevices: {} cannot be moved: this is not supported",
+                printable(config.linux_.net_devices.begin()->first));
 }
 
 void check_memory_policy(const MemoryPolicy& policy) {
@@ -230,6 +219,9 @@ void check_memory_policy(const MemoryPolicy& policy) {
 }
 
 }  // namespace
+
+Strings memory_policy_modes() { return {kMemoryModes.begin(), kMemoryModes.end()}; }
+Strings memory_policy_flags() { return {kMemoryFlags.begin(), kMemoryFlags.end()}; }
 
 std::optional<std::vector<unsigned>> parse_number_list(std::string_view text) {
   constexpr std::int64_t kMaxNumber = 8191;  // CONFIG_NR_CPUS and MAX_NUMNODES are never larger

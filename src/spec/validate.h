@@ -14,6 +14,10 @@ void validate(const RuntimeConfig& config);
 /// Checks of a process alone (kelp-oci exec). path is the JSON path of the object, "process".
 void validate_process(const Process& process, std::string_view path);
 
+/// Words that linux.memoryPolicy takes, for `features`.
+Strings memory_policy_modes();
+Strings memory_policy_flags();
+
 /// Numbers of a list of CPUs or memory nodes, "0-3,7", ascending; nullopt when it is none or goes beyond 8191.
 std::optional<std::vector<unsigned>> parse_number_list(std::string_view text);
 

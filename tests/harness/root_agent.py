@@ -15,6 +15,8 @@ namespace with a client address of its own and answers one JSON line per connect
                                    user on a host without "helpers" (newuidmap, newgidmap) or "ranges" (subuid, subgid)
   {"verb": "quickstart", "top": …, "local": …, "arguments": […], "environment": {…}}   [stdout, stderr] of contrib/quickstart
                                    of a tree below /tmp/kt-, with `local` at /usr/local, for the test user
+  {"verb": "v2-tests", "role": "user"|"root", "build": …, "runtimes": …, "arguments": […]}
+                                   tests/runtime/test_cgroup_v2.py in such a view: [exit status, output]
   {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
                                    in a pure cgroup v2 view, as the test user or as root
 
@@ -153,16 +155,31 @@ def _on_host(request, user):
     return [done.returncode, done.stdout, done.stderr]
 
 
-def _conformance(request, user):
-    here = pathlib.Path(__file__).resolve().parent.parent / "runtime/conformance"
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+
+
+def _in_v2(role, user, *variables):
+    """Words that run the rest of a command line in a pure cgroup v2 view, as the test user or as root."""
     account = pwd.getpwuid(user)
-    role = account.pw_name if request["role"] == "user" else "root"
-    home = account.pw_dir if request["role"] == "user" else "/root"
-    return json.loads(_run(
-        str(here / "in-v2"), role, "env", "-i", f"HOME={home}", "LANG=C.UTF-8",
-        "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
-        *([f"XDG_RUNTIME_DIR=/run/user/{user}"] if request["role"] == "user" else []),
-        "/usr/bin/python3", str(here / "run.py"), request["suite"], request["runtime"], "--jobs", "6", "--json", "-"))
+    home = account.pw_dir if role == "user" else "/root"
+    return [str(TESTS / "runtime/conformance/in-v2"), account.pw_name if role == "user" else "root", "env", "-i",
+            f"HOME={home}", "LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            *([f"XDG_RUNTIME_DIR=/run/user/{user}"] if role == "user" else []), *variables]
+
+
+def _conformance(request, user):
+    return json.loads(_run(*_in_v2(request["role"], user), "/usr/bin/python3", str(TESTS / "runtime/conformance/run.py"),
+                           request["suite"], request["runtime"], "--jobs", "6", "--json", "-"))
+
+
+def _v2_tests(request, user):
+    done = subprocess.run(
+        [*_in_v2(request["role"], user, f"KELP_TEST_V2={request['role']}", f"KELP_BUILD={request['build']}",
+                 f"RUNTIME={request['runtimes']}", "PYTHONDONTWRITEBYTECODE=1"),
+         "/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-c", str(TESTS / "pytest.ini"), "--rootdir",
+         str(TESTS), str(TESTS / "runtime/test_cgroup_v2.py"), "--tb=short", *request["arguments"]],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TESTS.parent)
+    return [done.returncode, done.stdout]
 
 
 # In a mount namespace: /usr/bin with two files taken out of it, and two empty files.
@@ -216,6 +233,8 @@ def _answer(request, client, user):
         return _lacking(request, user)
     if verb == "quickstart":
         return _quickstart(request, user)
+    if verb == "v2-tests":
+        return _v2_tests(request, user)
     if verb == "conformance":
         return _conformance(request, user)
     raise RuntimeError(f"unknown verb {verb}")

@@ -448,7 +448,15 @@ bool run(const std::vector<std::string>& words) {
     std::string text;
     for (char** entry = environ; *entry != nullptr; ++entry) text += std::string(*entry) + "\n";
     write_path(argument(1), text, O_CREAT | O_TRUNC);
-  } else if (verb == "mkdir")
+  } else if (verb == "open") {
+    const int fd = ::open(argument(1), (argument(2)[0] == 'w' ? O_WRONLY : O_RDONLY) | O_NONBLOCK);
+    report(fd);
+    if (fd >= 0) ::close(fd);
+  } else if (verb == "mknod")
+    report(
+        ::mknod(argument(1), (argument(2)[0] == 'b' ? S_IFBLK : S_IFCHR) | 0666,
+                makedev(static_cast<unsigned>(std::atoi(argument(3))), static_cast<unsigned>(std::atoi(argument(4))))));
+  else if (verb == "mkdir")
     report(::mkdir(argument(1), 0755));
   else if (verb == "try")
     report(try_call(argument(1)));

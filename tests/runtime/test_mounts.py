@@ -64,19 +64,26 @@ def test_unknown_option_is_refused(oci):
     assert oci.run("exit", "0", code=None).code != 0
 
 
-RECURSIVE = [("rro", "ro"), ("rnosuid", "nosuid"), ("rnodev", "nodev"), ("rnoexec", "noexec"), ("rnoatime", "noatime"),
-             ("rnodiratime", "nodiratime"), ("rnosymfollow", "nosymfollow")]
+def check_recursive(oci, source, option, shown):
+    add_bind(oci, source, "rbind", option)
+    found = {point: entry[0] for point, entry in mounts_of(oci).items() if point.startswith("/d/") or point == "/d"}
+    assert len(found) > 1 and all(shown in options for options in found.values()), found
+
+
+RECURSIVE = [("rro", "ro"), ("rnosuid", "nosuid"), ("rnodev", "nodev"), ("rnoexec", "noexec"),
+             ("rnosymfollow", "nosymfollow")]
 
 
 @pytest.mark.parametrize("option,shown", RECURSIVE, ids=[entry[0] for entry in RECURSIVE])
 def test_recursive_attribute(oci, option, shown):
-    """The host's /dev has mounts below it (pts, shm); a user namespace may not change their atime modes."""
-    source = "/dev"
-    if "atime" in option:
-        source = nested_tmpfs(oci)
-    add_bind(oci, source, "rbind", option)
-    found = {point: entry[0] for point, entry in mounts_of(oci).items() if point.startswith("/d/") or point == "/d"}
-    assert len(found) > 1 and all(shown in options for options in found.values()), found
+    """The host's /dev has mounts below it (pts, shm)."""
+    check_recursive(oci, "/dev", option, shown)
+
+
+@pytest.mark.parametrize("option,shown", [("rnoatime", "noatime"), ("rnodiratime", "nodiratime")])
+def test_recursive_atime(nested_oci, option, shown):
+    """A user namespace may change the atime modes of its own mounts only."""
+    check_recursive(nested_oci, nested_tmpfs(nested_oci), option, shown)
 
 
 def test_plain_attribute_is_not_recursive(oci):
@@ -188,9 +195,8 @@ def test_remount(kelp_oci):
     assert {"ro", "noexec"} <= mounts_of(kelp_oci)["/t"][0]
 
 
-def test_cgroup_mount(oci):
-    if not (oci.nested or oci.is_kelp):
-        pytest.skip("needs a cgroup v2 tree of its own")
+def test_cgroup_mount(nested_oci):
+    oci = nested_oci
     (oci.rootfs / "sys/fs/cgroup").mkdir(parents=True)
     oci.config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
                                  "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]})
@@ -206,8 +212,6 @@ def test_type_without_source_is_named(kelp_oci):
 
 def nested_tmpfs(oci):
     """A tmpfs that the nested user namespace owns: one that its root may map the ids of."""
-    if not oci.nested:
-        pytest.skip("needs a user namespace of its own")
     source = oci.place / "mapped"
     source.mkdir()
     commands = f"mount -t tmpfs none {source} && echo in >{source}/file && chown 3:4 {source}/file && " \
@@ -221,7 +225,8 @@ SHIFT = [{"containerID": 0, "hostID": 10, "size": 100}]
 
 
 @pytest.mark.parametrize("option,below", [("idmap", 3), ("ridmap", 13)])
-def test_idmapped_mount(oci, option, below):
+def test_idmapped_mount(nested_oci, option, below):
+    oci = nested_oci
     source = nested_tmpfs(oci)
     add_bind(oci, source, "rbind", option, uidMappings=SHIFT, gidMappings=SHIFT)
     out = [json.loads(line) for line in oci.run("stat", "/d/file", ";", "stat", "/d/below/file").lines]
@@ -249,10 +254,9 @@ def test_idmap_needs_maps(kelp_oci):
     assert done.code != 0 and "idmap" in done.err and "mounts[5]" in done.err
 
 
-def test_host_mounts_arrive_in_a_slave(oci):
+def test_host_mounts_arrive_in_a_slave(nested_oci):
     """rslave: what is mounted below the source afterwards appears in the container; private: it does not."""
-    if not oci.nested:
-        pytest.skip("needs a mount namespace to mount in")
+    oci = nested_oci
     source = oci.place / "later"
     source.mkdir()
     in_namespace = [*oci.nested.prefix(), "sh", "-c"]

@@ -161,3 +161,99 @@ def test_the_end_of_pid_1_ends_all(oci):
     """A left-over process of the container must not keep the runtime waiting."""
     done = oci.run("background", "60", ";", "exit", "3", code=3, timeout=10)
     assert done.code == 3
+
+
+def test_memory_policy(kelp_oci):
+    kelp_oci.linux["memoryPolicy"] = {"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}
+    assert kelp_oci.info()["mempolicy"] == 3 | 1 << 15
+
+
+def test_bad_memory_policy(kelp_oci):
+    kelp_oci.linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "x"}
+    assert "linux.memoryPolicy.nodes" in kelp_oci.run("exit", "0", code=None).err
+    kelp_oci.linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "8000"}
+    assert "linux.memoryPolicy" in kelp_oci.run("exit", "0", code=None).err
+
+
+def test_affinity_of_exec(kelp_oci):
+    """`final` is what counts in the end; it is for exec alone."""
+    cpus = sorted(os.sched_getaffinity(0))
+    kelp_oci.process["execCPUAffinity"] = {"initial": str(cpus[0]), "final": str(cpus[-1])}
+    kelp_oci.create("info", ";", "wait")
+    kelp_oci.start()
+    import json
+    assert json.loads(kelp_oci.output("ready").splitlines()[0])["cpus"] == cpus
+    assert kelp_oci.exec("info").json["cpus"] == [cpus[-1]]
+
+
+def test_initial_affinity_stays_without_a_final_one(kelp_oci):
+    cpus = sorted(os.sched_getaffinity(0))
+    kelp_oci.process["execCPUAffinity"] = {"initial": str(cpus[0])}
+    kelp_oci.create("wait")
+    kelp_oci.start()
+    assert kelp_oci.exec("info").json["cpus"] == [cpus[0]]
+
+
+LABELS = {"apparmorProfile": "/sys/module/apparmor/parameters/enabled", "selinuxLabel": "/sys/fs/selinux/enforce"}
+
+
+@pytest.mark.parametrize("member", [member for member, path in LABELS.items() if not os.path.exists(path)])
+def test_label_of_a_module_that_is_off(kelp_oci, member):
+    kelp_oci.process[member] = "some-profile"
+    done = kelp_oci.run("exit", "0", code=None)
+    assert done.code != 0 and f"process.{member}" in done.err and "not enabled" in done.err
+    kelp_oci.process.pop(member)
+    kelp_oci.create("wait")
+    kelp_oci.start()
+    option = "--apparmor" if member == "apparmorProfile" else "--process-label"
+    done = kelp_oci.exec("exit", "0", args=(option, "some-profile"), code=None)
+    assert done.code != 0 and "not enabled" in done.err
+
+
+def test_exec_user_keeps_the_rest(oci):
+    """The container's group, and for us its umask, unless they are named."""
+    oci.process["user"] = {"uid": 5, "gid": 6, "umask": 0o77}
+    oci.create("wait")
+    oci.start()
+    info = oci.exec("info", args=("--user", "8")).json
+    assert info["uids"][0] == 8 and info["gids"][0] == 6 and (info["umask"] == 0o77 or not oci.is_kelp)
+    assert oci.exec("info", args=("--user", "8:9")).json["gids"][0] == 9
+
+
+def test_exec_adds_a_capability(oci):
+    oci.process["capabilities"] = {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "permitted")}
+    oci.create("wait")
+    oci.start()
+    assert oci.exec("info", args=("--cap", "CAP_CHOWN")).json["CapEff"] == bits("KILL", "CHOWN")
+    assert oci.exec("info").json["CapEff"] == bits("KILL")
+
+
+def test_exec_adds_groups(oci):
+    oci.create("wait")
+    oci.start()
+    args = ("--user", "3:3", "--additional-gids", "7", "--additional-gids", "9")
+    assert set(oci.exec("info", args=args).json["groups"]) - {3} == {7, 9}
+
+
+def test_cwd_is_made(oci):
+    oci.process["cwd"] = "/made/for/it"
+    assert oci.info()["cwd"] == "/made/for/it"
+
+
+def test_cwd_that_is_a_file_is_refused(oci):
+    oci.process["cwd"] = "/probe"
+    assert oci.run("exit", "0", code=None).code != 0
+
+
+def test_home_comes_from_the_containers_passwd(oci):
+    (oci.rootfs / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nuser:x:7:7::/home/user:/bin/sh\n")
+    oci.process["user"] = {"uid": 7, "gid": 7}
+    oci.process["env"] = ["PATH=/bin"]
+    assert "HOME=/home/user" in oci.info(env={"HOME": "/of/the/host"})["env"]
+
+
+def test_inheritable_is_kept_apart(oci):
+    oci.process["capabilities"] = {"bounding": ["CAP_KILL", "CAP_CHOWN"], "permitted": ["CAP_KILL", "CAP_CHOWN"],
+                                   "effective": ["CAP_KILL"], "inheritable": ["CAP_CHOWN"]}
+    info = oci.info()
+    assert info["CapBnd"] == bits("KILL", "CHOWN") and info["CapInh"] == bits("CHOWN") and info["CapAmb"] == "0" * 16

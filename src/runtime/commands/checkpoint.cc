@@ -33,6 +33,8 @@ constexpr std::array kCheckpointOptions = {
 };
 constexpr std::array kRestoreOptions = {
     KELP_OCI_CRIU_OPTIONS,
+    OptionSpec{"lsm-profile", 0, "TYPE:NAME", "security label in place of the one that was kept"},
+    OptionSpec{"lsm-mount-context", 0, "LABEL", "label of mounts in place of the one that was kept"},
     OptionSpec{"bundle", 'b', "DIR", "bundle directory (default: the current one)"},
     OptionSpec{"config", 'f', "FILE", "configuration in place of config.json"},
     OptionSpec{"pid-file", 0, "FILE", "write the first process' id there"},
@@ -79,7 +81,10 @@ int restore(const Call& call) {
   options.detach = call.options.flag("detach");
   options.keep = call.options.flag("keep");
   options.rootless = call.global.rootless;
-  return restore_container(options, criu_options(call));
+  CriuOptions criu = criu_options(call);
+  criu.lsm_profile = call.options.value("lsm-profile");
+  criu.lsm_mount_context = call.options.value("lsm-mount-context");
+  return restore_container(options, criu);
 }
 
 }  // namespace

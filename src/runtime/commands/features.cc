@@ -4,6 +4,7 @@
 #include "runtime/plan_mounts.h"
 #include "runtime/seccomp.h"
 #include "spec/runtime_state.h"
+#include "spec/validate.h"
 #include "sys/capability.h"
 #include "sys/namespaces.h"
 
@@ -23,6 +24,8 @@ int features(const Call&) {
   out.seccomp_archs = seccomp_known_archs();
   out.seccomp_known_flags = seccomp_known_flags();
   out.seccomp_supported_flags = seccomp_supported_flags();
+  out.memory_modes = spec::memory_policy_modes();
+  out.memory_flags = spec::memory_policy_flags();
   out.apparmor = out.selinux = true;
   out.systemd = true;
   out.annotations["io.github.seccomp.libseccomp.version"] = seccomp_library_version();

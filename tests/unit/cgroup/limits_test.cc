@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "cgroup/cgroup.h"
+#include "cgroup/device_filter.h"
 #include "cgroup/stats.h"
 #include "cgroup/systemd_scope.h"
 
@@ -131,4 +132,81 @@ TEST_CASE("groups are optional") {
   CHECK(!populated("/nonexistent"));
   CHECK(remove_tree("/nonexistent/x"));
   CHECK_THROWS_AS(probe("other"), UsageError);
+}
+
+namespace {
+
+/// Runs a device filter as the kernel would: the instructions it is made of, no more.
+bool asks_filter(const std::vector<bpf_insn>& program, char type, std::uint64_t access, std::uint64_t major,
+                 std::uint64_t minor) {
+  std::uint64_t regs[11] = {};
+  const std::uint64_t context[3] = {access << 16 | (type == 'b' ? 1U : 2U), major, minor};
+  for (size_t at = 0; at < program.size(); ++at) {
+    const bpf_insn& one = program[at];
+    std::uint64_t& to = regs[one.dst_reg];
+    const auto value = static_cast<std::uint64_t>(static_cast<std::int64_t>(one.imm));
+    const auto jump = static_cast<size_t>(one.off);
+    switch (one.code) {
+      case BPF_LDX | BPF_MEM | BPF_W:
+        to = context[one.off / 4];
+        break;
+      case BPF_ALU64 | BPF_X | BPF_MOV:
+        to = regs[one.src_reg];
+        break;
+      case BPF_ALU64 | BPF_K | BPF_MOV:
+        to = value;
+        break;
+      case BPF_ALU64 | BPF_K | BPF_AND:
+        to &= value;
+        break;
+      case BPF_ALU64 | BPF_K | BPF_RSH:
+        to >>= value;
+        break;
+      case BPF_JMP | BPF_K | BPF_JNE:
+        if (to != value) at += jump;
+        break;
+      case BPF_JMP | BPF_K | BPF_JEQ:
+        if (to == value) at += jump;
+        break;
+      case BPF_JMP | BPF_EXIT:
+        return regs[0] != 0;
+      default:
+        FAIL("unexpected instruction ", int{one.code});
+    }
+  }
+  FAIL("it runs off its end");
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("the device filter: the last rule that matches decides, each access by itself") {
+  constexpr std::uint64_t m = 1, r = 2, w = 4;
+  const auto rules = [](const char* json) {
+    return compile_device_filter(spec::parse_resources(fmt::format(R"({{"devices": [{}]}})", json)).devices);
+  };
+  const auto none = rules(R"({"allow": false, "access": "rwm"})");
+  CHECK(asks_filter(none, 'c', r | w, 1, 3));     // null
+  CHECK(asks_filter(none, 'c', r | w, 136, 17));  // a terminal
+  CHECK(asks_filter(none, 'b', m, 8, 0));         // any node can be made
+  CHECK_FALSE(asks_filter(none, 'b', r, 8, 0));   // but not opened
+  CHECK_FALSE(asks_filter(none, 'c', m | r, 1, 11));
+  CHECK_FALSE(asks_filter(none, 'b', r, 1, 3));  // null's numbers on a block device are another thing
+
+  const auto parts = rules(R"({"allow": true, "type": "b", "major": 8, "access": "r"},
+      {"allow": true, "type": "b", "major": 8, "minor": 1, "access": "w"})");
+  CHECK(asks_filter(parts, 'b', r | w, 8, 1));  // one rule each
+  CHECK(asks_filter(parts, 'b', r, 8, 2));
+  CHECK_FALSE(asks_filter(parts, 'b', r | w, 8, 2));
+
+  const auto order = rules(R"({"allow": true, "type": "a", "access": "rwm"},
+      {"allow": false, "type": "c", "major": 10, "minor": -1, "access": "w"},
+      {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"})");
+  CHECK(asks_filter(order, 'b', r | w | m, 8, 0));
+  CHECK(asks_filter(order, 'c', r, 10, 200));
+  CHECK_FALSE(asks_filter(order, 'c', r | w, 10, 200));
+  CHECK(asks_filter(order, 'c', r | w, 10, 229));
+
+  CHECK_THROWS_WITH_AS(rules(R"({"allow": true, "access": "rx"})"), doctest::Contains("devices[0].access"), Error);
+  CHECK_THROWS_WITH_AS(rules(R"({"allow": true, "type": "z"})"), doctest::Contains("devices[0].type"), Error);
 }
