@@ -25,7 +25,7 @@ packages_of() {
       docker-registry skopeo apache2-utils openssl curl zstd mmdebstrap fuse-overlayfs crun runc podman strace iproute2 procps git \
       golang-go golang-github-google-uuid-dev golang-github-mrunalp-fileutils-dev golang-github-opencontainers-specs-dev \
       golang-github-hashicorp-go-multierror-dev golang-github-urfave-cli-dev golang-gocapability-dev \
-      golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev golang-golang-x-sys-dev \
+      golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev golang-golang-x-sys-dev golang-github-containers-common \
       golang-github-blang-semver-dev golang-github-xeipuuv-gojsonschema-dev golang-github-stretchr-testify-dev \
       "$([ "$(uname -m)" != x86_64 ] || echo user-mode-linux)" ;;
 

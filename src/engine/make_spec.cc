@@ -289,6 +289,7 @@ void Builder::file_mounts(std::vector<spec::Mount>& list) const {
   if (in.has_group) bind("/etc/group", file("group"), writable);
   if (!in.timezone_file.empty()) bind("/etc/localtime", in.timezone_file, false);
   bind("/run/.containerenv", file("containerenv"), writable);
+  if (in.apt_as_root) bind("/etc/apt/apt.conf.d/00kelp-single-id", file("apt.conf"), false);
   if (config.init) bind(kInitInside, in.init_program, false);
   const auto scratch = [&](const char* target) {
     list.push_back({target, "tmpfs", "tmpfs", {"rw", "rprivate", "nosuid", "nodev", "tmpcopyup"}, {}, {}});
@@ -359,8 +360,11 @@ void Builder::sysctls() {
     const std::uint32_t group = has_root ? 0 : record.gid_map.front().inside;
     sysctl["net.ipv4.ping_group_range"] = fmt::format("{} {}", group, group);
     sysctl["net.ipv4.ip_unprivileged_port_start"] = "0";  // the port range of one's own network is nobody else's
+    // Nobody asked for them: where the /proc is the outer container's, they are done without.
+    out.annotations["io.kelp.wished-sysctls"] = "net.ipv4.ping_group_range net.ipv4.ip_unprivileged_port_start";
   }
   for (const auto& [key, value] : config.sysctl) {
+    out.annotations.erase("io.kelp.wished-sysctls");
     std::string_view group;
     if (!spec::is_namespaced_sysctl(key, &group))
       throw_usage("sysctl {} is not one of a namespace: it would change the host", quoted(key));
@@ -377,10 +381,11 @@ void Builder::linux_rest() {
   std::optional<spec::Seccomp> filter = in.seccomp;
   if (in.single_id) filter = with_faked_ids(std::move(filter));
   out.linux_.seccomp = std::move(filter);
-  out.annotations = config.annotations;
+  out.annotations.insert(config.annotations.begin(), config.annotations.end());
   out.annotations.emplace("io.container.manager", "kelp");
   out.annotations.emplace("io.kelp.shared-proc", "allowed");
   if (keeps_groups(config)) out.annotations["run.oci.keep_original_groups"] = "1";
+  if (!config.hostname) out.annotations.emplace("io.kelp.outer-hostname", "allowed");
   if (!record.image.stop_signal.empty())
     out.annotations.emplace("org.opencontainers.image.stopSignal", record.image.stop_signal);
 }

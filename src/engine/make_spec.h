@@ -28,6 +28,7 @@ struct SpecInput {
   std::string user_namespace;   ///< another container's child user namespace, "" = by the record's maps
   bool host_network = false;    ///< sysfs cannot be mounted: the host's is bound
   bool host_has_mqueue = true;  ///< for --ipc host: the host has /dev/mqueue
+  bool apt_as_root = false;     ///< files/apt.conf is to be seen by apt
   bool single_id = false;       ///< gid 5 is not mapped: devpts without gid=5
   // files
   std::string rootfs;  ///< "merged" relative to the bundle, or the absolute --rootfs

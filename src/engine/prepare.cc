@@ -415,6 +415,11 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
       input.user.gid = record.gid_map.front().inside;
     }
   }
+  // apt fetches as a user of its own and makes sure that it is he; there is none.
+  if (input.single_id && root.find("/etc/apt/apt.conf.d")) {
+    input.apt_as_root = true;
+    write_plain(plan.bundle + "/apt.conf", "APT::Sandbox::User \"root\";\n");
+  }
   input.rootfs = config.rootfs.empty() ? "merged" : config.rootfs;
   input.files = plan.bundle;
   input.known_caps = sys::known_caps();

@@ -270,7 +270,10 @@ sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request) {
   return child;
 }
 
-std::string userns_map_key(Context& context) { return wanted_maps(context).helpers ? "full" : "single"; }
+std::string userns_map_key(Context& context) {
+  const sys::IdMaps& maps = wanted_maps(context);  // root of an outer container maps a full range without helpers
+  return sys::id_count(maps.uids) > 1 && sys::id_count(maps.gids) > 1 ? "full" : "single";
+}
 
 std::string ask_in_userns(Context& context, const std::function<std::string()>& body) {
   Pipe pipe;

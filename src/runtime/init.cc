@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -65,17 +66,34 @@ ExecLabels settings_of_the_process(const InitPlan& plan) {
 
 void settings_of_the_node(const InitPlan& plan, int root) {
   const spec::RuntimeConfig& config = plan.bundle.config;
-  set_host_names(config.hostname, config.domainname);
+  try {
+    set_host_names(config.hostname, config.domainname);
+  } catch (const SysError& error) {
+    // Default profiles of container engines refuse sethostname to all but their privileged containers.
+    const auto outer = config.annotations.find("io.kelp.outer-hostname");
+    if (error.code() != EPERM || outer == config.annotations.end() || outer->second != "allowed") throw;
+    log::warn("a filter outside refuses sethostname: the container has the outer one's host name");
+  }
   if (!config.linux_.sysctl.empty()) {
     bool own_proc = false;
     for (const MountOp& op : plan.mounts.ops) own_proc = own_proc || (op.fstype == "proc" && op.destination == "/proc");
     // The one in the container is writable even where the runtime's is not (inside another container).
-    if (own_proc) {
-      const Fd sys_dir = sys::open_in_root(root, "/proc/sys", O_RDONLY | O_DIRECTORY);
-      set_sysctls_at(sys_dir.get(), config.linux_.sysctl);
-    } else {
-      set_sysctls(config.linux_.sysctl);
+    const Fd sys_dir = own_proc ? sys::open_in_root(root, "/proc/sys", O_RDONLY | O_DIRECTORY) : Fd();
+    const auto wishes = config.annotations.find("io.kelp.wished-sysctls");
+    const auto names = split(wishes == config.annotations.end() ? "" : wishes->second, ' ');
+    spec::StringMap demanded;
+    for (const auto& [key, value] : config.linux_.sysctl) {
+      if (std::find(names.begin(), names.end(), key) == names.end()) {
+        demanded[key] = value;
+        continue;
+      }
+      try {
+        own_proc ? set_sysctls_at(sys_dir.get(), {{key, value}}) : set_sysctls({{key, value}});
+      } catch (const SysError& error) {  // the /proc is the outer container's
+        log::debug("{}", error.message());
+      }
     }
+    own_proc ? set_sysctls_at(sys_dir.get(), demanded) : set_sysctls(demanded);
   }
   if (config.linux_.personality) set_personality(*config.linux_.personality);
 }

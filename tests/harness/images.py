@@ -181,6 +181,33 @@ NGINX_SITE = """server {
 """
 
 
+def _debian_archive(name, packages, config, layers=(), compression="gzip"):
+    """A Debian with packages, as an oci-archive; made once and kept in the cache."""
+    path = needs.cache_dir() / f"{name}.tar"
+    if path.exists():
+        return path
+    if needs.find_program("mmdebstrap") is None:
+        needs.skip("program:mmdebstrap")
+    uri, release = _mirror()
+    tree = needs.cache_dir() / f"{name}.{os.getpid()}.root.tar"
+    done = subprocess.run(["mmdebstrap", "--variant=apt", f"--include={','.join(packages)}", "--mode=unshare",
+                           '--dpkgopt=path-exclude=/usr/share/doc/*', '--dpkgopt=path-exclude=/usr/share/man/*',
+                           '--dpkgopt=path-exclude=/usr/share/locale/*', release, str(tree), uri],
+                          capture_output=True, text=True, env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+    if done.returncode != 0:
+        needs.skip("package-mirror", done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "mmdebstrap failed")
+    path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    image = Image([tree.read_bytes(), *layers], {"Env": [path_variable], **config}, compression=compression)
+    tree.unlink()
+    temporary = image.write_archive(needs.cache_dir() / f"{name}.{os.getpid()}.tar", f"{name}:latest")
+    temporary.rename(path)
+    return path
+
+
+def debian_postgres_archive():
+    return _debian_archive("debian-postgres", ["postgresql"], {"User": "postgres"}, compression="zstd")
+
+
 def debian_nginx_archive():
     """A Debian with nginx from packages, as an oci-archive of two layers; made once and kept in the cache."""
     path = needs.cache_dir() / "debian-nginx-2.tar"
