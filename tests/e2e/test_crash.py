@@ -194,7 +194,8 @@ def test_killed_at_random_moments(kelp, place, seed, registry):
         time.sleep(seed.random() * spans[which] * 1.2)
         alive = [(pid, name) for pid, state, name in processes.descendants() if state != "Z"]
         if alive:
-            pid, victim = seed.choice(alive)
+            seed.shuffle(alive)  # then the program that was hit least, so that all of them are
+            pid, victim = min(alive, key=lambda process: hits.get(process[1], 0))
             try:
                 os.kill(pid, signal.SIGKILL)
                 hits[victim] = hits.get(victim, 0) + 1
