@@ -8,13 +8,17 @@
 namespace kelp::cgroup {
 namespace {
 
+/// Engines write it (containerd always does) where nobody asked for a weight.
+constexpr std::uint64_t kCpuSharesDefault = 1024;
+
 class Plan {
  public:
-  void add(std::string file, std::string value, const char* asked) {
+  /// is_default: the value says what holds for a group that nobody has set anything for.
+  void add(std::string file, std::string value, const char* asked, bool is_default = false) {
     LimitWrite write;
     write.controller = file.substr(0, file.find('.'));
     if (write.controller == "cgroup") write.controller.clear();
-    write.lifts = value == "max";
+    write.lifts = is_default || value == "max";
     write.file = std::move(file);
     write.value = std::move(value);
     write.asked = std::string("linux.resources.") + asked;
@@ -51,7 +55,8 @@ void plan_cpu(const spec::CpuLimits& cpu, Plan& plan) {
   if (cpu.idle) plan.add("cpu.idle", std::to_string(*cpu.idle), "cpu.idle");
   // An idle group has no weight of its own: writing one is EINVAL.
   if (cpu.shares && *cpu.shares != 0 && cpu.idle.value_or(0) == 0)
-    plan.add("cpu.weight", std::to_string(cpu_weight_of_shares(*cpu.shares)), "cpu.shares");
+    plan.add("cpu.weight", std::to_string(cpu_weight_of_shares(*cpu.shares)), "cpu.shares",
+             *cpu.shares == kCpuSharesDefault);
   const bool has_quota = cpu.quota && *cpu.quota != 0;
   const bool has_period = cpu.period && *cpu.period != 0;
   if (has_quota || has_period) {

@@ -15,7 +15,7 @@ struct LimitWrite {
   std::string value;       ///< "1073741824"
   std::string controller;  ///< "memory": must be in cgroup.controllers, "" = always there (cgroup.*)
   std::string asked;       ///< who asked for it, for errors: "linux.resources.memory.limit"
-  bool lifts = false;      ///< "no limit": nothing is lost where the controller is not there
+  bool lifts = false;      ///< "no limit", or the default: nothing is lost where the controller is not there
 };
 
 /// linux.resources → writes, in the order in which they must be made. Pure. Throws Error for values that cannot be

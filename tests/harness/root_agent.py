@@ -19,6 +19,8 @@ namespace with a client address of its own and answers one JSON line per connect
                                    tests/runtime/test_cgroup_v2.py in such a view: [exit status, output]
   {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
                                    in a pure cgroup v2 view, as the test user or as root
+  {"verb": "engine", "engine": …, "runtime": …, "place": …, "archive": …}   verdicts of tests/runtime/engines/drive.py in
+                                   such a view, containerd as root and the others as the test user
 
 Several agents may be at work on one machine, and each of them may be killed. So the namespace has no name: one process,
 which dies with the agent, holds it, and with it the pair of interfaces goes. Which of the small networks is whose is
@@ -30,6 +32,7 @@ import json
 import os
 import pathlib
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -201,6 +204,27 @@ def _lacking(request, user):
     return [done.returncode, done.stdout, done.stderr]
 
 
+def _engine(request, user):
+    """All that it keeps is in a directory of its own below `place`; root's files go before the test user tidies up."""
+    tests = pathlib.Path(__file__).resolve().parent.parent
+    if request["engine"] not in ("podman", "buildah", "containerd"):
+        raise RuntimeError(f"unknown engine {request['engine']}")
+    role = "root" if request["engine"] == "containerd" else pwd.getpwuid(user).pw_name
+    place = pathlib.Path(_inside_tests(request["place"])) / "e"
+    place.mkdir()
+    if role != "root":
+        os.chown(place, user, -1)
+    try:
+        return json.loads(_run(
+            str(tests / "runtime/conformance/in-v2"), role, "env", "-i",
+            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "PYTHONDONTWRITEBYTECODE=1",
+            "/usr/bin/python3", str(tests / "runtime/engines/drive.py"), request["engine"],
+            _inside_tests(request["runtime"]) if request["runtime"].startswith("/tmp/") else request["runtime"], str(place),
+            _inside_tests(request["archive"])))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def _quickstart(request, user):
     """With a mount namespace of its own, so that the host's /usr/local stays as it is."""
     top, local = _inside_tests(request["top"]), _inside_tests(request["local"])
@@ -237,6 +261,8 @@ def _answer(request, client, user):
         return _v2_tests(request, user)
     if verb == "conformance":
         return _conformance(request, user)
+    if verb == "engine":
+        return _engine(request, user)
     raise RuntimeError(f"unknown verb {verb}")
 
 
