@@ -183,7 +183,8 @@ void write_limits(const std::string& group, const std::vector<LimitWrite>& write
       throw Error(std::move(missing.text)).with_hint(std::move(missing.hint));
     }
     try {
-      sys::write_file(group + "/" + write.file, write.value);
+      const bool other = !write.or_file.empty() && ::access((group + "/" + write.file).c_str(), F_OK) < 0;
+      sys::write_file(group + "/" + (other ? write.or_file : write.file), other ? write.or_value : write.value);
     } catch (const SysError& error) {
       // No swap in this kernel: "no limit" is then what there is.
       if (write.lifts && (error.code() == ENOENT || error.code() == EACCES)) continue;

@@ -13,6 +13,11 @@
 #include "sys/sd_bus.h"
 
 namespace kelp::cgroup {
+namespace {
+
+constexpr int kTries = 1000, kPause = 10'000;  ///< microseconds
+
+}  // namespace
 
 struct ContainerGroup::Impl {
   Place place;
@@ -35,6 +40,18 @@ struct ContainerGroup::Impl {
       }
     }
     make_group(path + "/container");
+  }
+  void request() {
+    systemd->request_scope({scope_name(id), slice_of(place), "kelp container " + id.substr(0, 12), {child}});
+  }
+  /// A container that is started again soon: its old scope is empty, and systemd is about to forget it.
+  void wait_for_scope() {
+    for (int tries = 1; !systemd->wait_scope(); ++tries) {
+      if (tries == kTries) throw_error("systemd still has the scope {} of an earlier start", scope_name(id));
+      if (tries == kTries / 4 && !populated(path)) systemd->stop_scope(scope_name(id));
+      ::usleep(kPause);
+      request();
+    }
   }
   void undo() noexcept {
     if (!made) return;
@@ -86,14 +103,13 @@ void ContainerGroup::adopt(pid_t child) {
   if (!impl_ || impl_->place.manager != Manager::systemd) return;
   impl_->child = child;
   impl_->systemd = sys::Systemd::connect();
-  impl_->systemd->request_scope(
-      {scope_name(impl_->id), slice_of(impl_->place), "kelp container " + impl_->id.substr(0, 12), {child}});
+  impl_->request();
   impl_->made = true;
 }
 
 void ContainerGroup::wait() {
   if (!impl_ || !impl_->systemd || impl_->monitor) return;
-  impl_->systemd->wait_scope();
+  impl_->wait_for_scope();
   // The truth is where the child is now; the foretold path goes into config.json, so both must agree.
   const std::string actual = group_of(impl_->child);
   if (actual != impl_->path)

@@ -111,7 +111,7 @@ Leaf make_scope_leaf(const std::string& cgroups_path, const std::string& id) {
   });
   sys::Systemd systemd = sys::Systemd::connect();
   systemd.request_scope({leaf.scope, slice_of(place), "kelp container " + id, {leaf.holder->pid}});
-  systemd.wait_scope();
+  if (!systemd.wait_scope()) throw_error("systemd has a unit {} already", leaf.scope);
   const std::string scope = group_of(leaf.holder->pid);
   make_group(scope + "/holder");
   move_into(scope + "/holder", leaf.holder->pid);

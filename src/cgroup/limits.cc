@@ -24,6 +24,12 @@ class Plan {
     write.asked = std::string("linux.resources.") + asked;
     writes_.push_back(std::move(write));
   }
+  /// BFQ has a file of its own, and where it is there, io.weight belongs to iocost, which is seldom set up.
+  void add_io_weight(const std::string& device, std::uint64_t weight, const char* asked) {
+    add("io.bfq.weight", fmt::format("{} {}", device, weight), asked);
+    writes_.back().or_file = "io.weight";
+    writes_.back().or_value = fmt::format("{} {}", device, io_weight_of_blkio(weight));
+  }
   std::vector<LimitWrite> take() { return std::move(writes_); }
 
  private:
@@ -70,12 +76,10 @@ void plan_cpu(const spec::CpuLimits& cpu, Plan& plan) {
 
 void plan_block_io(const spec::BlockIoLimits& io, Plan& plan) {
   if ((io.leaf_weight && *io.leaf_weight != 0)) not_in_v2("blockIO.leafWeight", "");
-  if (io.weight && *io.weight != 0)
-    plan.add("io.weight", fmt::format("default {}", io_weight_of_blkio(*io.weight)), "blockIO.weight");
+  if (io.weight && *io.weight != 0) plan.add_io_weight("default", *io.weight, "blockIO.weight");
   for (const spec::WeightDevice& device : io.weight_device)
     if (device.weight)
-      plan.add("io.weight", fmt::format("{}:{} {}", device.major, device.minor, io_weight_of_blkio(*device.weight)),
-               "blockIO.weightDevice");
+      plan.add_io_weight(fmt::format("{}:{}", device.major, device.minor), *device.weight, "blockIO.weightDevice");
   const auto throttle = [&](const std::vector<spec::ThrottleDevice>& devices, const char* key, const char* asked) {
     for (const spec::ThrottleDevice& device : devices)
       plan.add("io.max",
@@ -152,9 +156,11 @@ MissingController explain_missing(std::string_view controller, std::string_view 
   } else {
     missing.text = fmt::format("{}: the cgroup controller {} is not delegated to {}", asked, controller, group);
     missing.hint = fmt::format(
-        "sudo systemctl set-property user@.service Delegate=\"cpu cpuset io memory pids\", then log in again; "
-        "or leave the limit on {} out",
-        controller);
+        "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo install -D -m 644 /dev/stdin "
+        "/etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload, then log in again; or "
+        "leave "
+        "{} out",
+        asked);
   }
   return missing;
 }

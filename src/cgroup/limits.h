@@ -11,11 +11,12 @@ namespace kelp::cgroup {
 
 /// One write to a file of a cgroup v2 directory.
 struct LimitWrite {
-  std::string file;        ///< "memory.max"
-  std::string value;       ///< "1073741824"
-  std::string controller;  ///< "memory": must be in cgroup.controllers, "" = always there (cgroup.*)
-  std::string asked;       ///< who asked for it, for errors: "linux.resources.memory.limit"
-  bool lifts = false;      ///< "no limit", or the default: nothing is lost where the controller is not there
+  std::string file;               ///< "memory.max"
+  std::string value;              ///< "1073741824"
+  std::string controller;         ///< "memory": must be in cgroup.controllers, "" = always there (cgroup.*)
+  std::string asked;              ///< who asked for it, for errors: "linux.resources.memory.limit"
+  bool lifts = false;             ///< "no limit", or the default: nothing is lost where the controller is not there
+  std::string or_file, or_value;  ///< written instead where `file` does not exist; "" = there is no such way
 };
 
 /// linux.resources → writes, in the order in which they must be made. Pure. Throws Error for values that cannot be

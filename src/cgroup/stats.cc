@@ -1,5 +1,6 @@
 #include "cgroup/stats.h"
 
+#include <cstdlib>
 #include <string_view>
 
 #include "base/error.h"
@@ -62,8 +63,34 @@ std::vector<Stats::Io> parse_io_stat(std::string_view text) {
   return devices;
 }
 
+Stats::Pressure parse_pressure(std::string_view text) {
+  Stats::Pressure pressure;
+  for (const std::string& line : split(text, '\n')) {
+    const bool some = starts_with(line, "some ");
+    if (!some && !starts_with(line, "full ")) continue;
+    for (const std::string& word : split(line, ' ')) {
+      const size_t equals = word.find('=');
+      if (equals == std::string::npos) continue;
+      const std::string key = word.substr(0, equals), value = word.substr(equals + 1);
+      if (key == "total") (some ? pressure.some_us : pressure.full_us) = number(value);
+      const double share = std::strtod(value.c_str(), nullptr);  // the kernel writes a point, whatever the locale
+      if (key == "avg10") (some ? pressure.some10 : pressure.full10) = share;
+      if (key == "avg60") (some ? pressure.some60 : pressure.full60) = share;
+      if (key == "avg300") (some ? pressure.some300 : pressure.full300) = share;
+    }
+  }
+  return pressure;
+}
+
 Stats read_stats(const std::string& group) {
   Stats stats;
+  const auto pressure = [&](const char* file, std::optional<Stats::Pressure>& into) {
+    const auto text = file_of(group, file);
+    if (text && !text->empty()) into = parse_pressure(*text);
+  };
+  pressure("cpu.pressure", stats.cpu_pressure);
+  pressure("memory.pressure", stats.memory_pressure);
+  pressure("io.pressure", stats.io_pressure);
   if (const auto text = file_of(group, "cpu.stat")) {
     Stats::Cpu cpu;
     cpu.usage_us = stat_value(*text, "usage_usec");

@@ -38,6 +38,8 @@ void add_process_options(OptionSet& options, RunOptions& values);
 void add_network_options(OptionSet& options, RunOptions& values);
 void add_mount_options(OptionSet& options, RunOptions& values);
 void add_resource_options(OptionSet& options, RunOptions& values);
+/// The limits among them, which `update` has too.
+void add_limit_options(OptionSet& options, store::Resources& resources);
 void add_security_options(OptionSet& options, RunOptions& values);
 void add_health_options(OptionSet& options, RunOptions& values);
 /// Options about where the image comes from; pull has them too.

@@ -4,13 +4,12 @@
 
 namespace kelp::cli {
 
-void add_resource_options(OptionSet& options, RunOptions& values) {
-  auto& config = values.config;
-  auto& resources = config.resources;
+void add_limit_options(OptionSet& options, store::Resources& resources) {
   options.group("Resources");
   options.size("memory,m", resources.memory, "memory limit");
   options.size("memory-swap", resources.memory_swap, "limit of memory and swap together; -1: no limit");
   options.size("memory-reservation", resources.memory_reservation, "memory that is not taken under pressure");
+  options.number("memory-swappiness", resources.memory_swappiness, "N", "0 to 100; -1: as the host").shows("-1");
   options.decimal("cpus", resources.cpus, "NUMBER", "number of CPUs, fractions allowed");
   options.number("cpu-shares,c", resources.cpu_shares, "N", "relative share of CPU time");
   options.number("cpu-quota", resources.cpu_quota, "MICROSECONDS", "CPU time in each period");
@@ -19,10 +18,18 @@ void add_resource_options(OptionSet& options, RunOptions& values) {
   options.text("cpuset-mems", resources.cpuset_mems, "LIST", "memory nodes to use");
   options.number("pids-limit", resources.pids_limit, "N", "number of processes; -1: no limit");
   options.number("blkio-weight", resources.blkio_weight, "N", "relative share of disk time, 10 to 1000");
+  options.list("blkio-weight-device", resources.blkio_weight_device, "PATH:N", "relative share of one disk's time");
   options.list("device-read-bps", resources.device_read_bps, "PATH:RATE", "limit of bytes read in a second");
   options.list("device-write-bps", resources.device_write_bps, "PATH:RATE", "limit of bytes written in a second");
   options.list("device-read-iops", resources.device_read_iops, "PATH:N", "limit of reads in a second");
   options.list("device-write-iops", resources.device_write_iops, "PATH:N", "limit of writes in a second");
+}
+
+void add_resource_options(OptionSet& options, RunOptions& values) {
+  auto& config = values.config;
+  auto& resources = config.resources;
+  add_limit_options(options, resources);
+  options.flag("oom-kill-disable", resources.oom_kill_disable, "not with cgroup v2, which has no such setting");
   options.custom(
       "cgroup-conf", Kind::map,
       [&resources](const std::string& text) { apply_key_value(resources.unified, text, "--cgroup-conf"); },

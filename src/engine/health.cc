@@ -3,7 +3,6 @@
 #include "base/error.h"
 #include "engine/context.h"
 #include "engine/monitor_client.h"
-#include "engine/prepare.h"
 #include "monitor/plan.h"
 #include "monitor/protocol.h"
 #include "spec/runtime_config.h"
@@ -58,13 +57,13 @@ std::string health_file(const Context& context, const store::ContainerRecord& re
   return context.layout.container(record.id) + "/health.json";
 }
 
-void plan_health_check(const store::ContainerRecord& record, const StartPlan& start, monitor::Plan& plan) {
+void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, monitor::Plan& plan) {
   const auto check = effective_health(record);
   if (!check) return;
-  const auto text = sys::read_small_file(start.bundle + "/config.json", 64u << 20);
-  if (!text) throw_error("{}/config.json is missing", start.bundle);
+  const auto text = sys::read_small_file(bundle + "/config.json", 64u << 20);
+  if (!text) throw_error("{}/config.json is missing", bundle);
   const spec::RuntimeConfig config = spec::parse_runtime_config(*text);
-  if (!config.process) throw_error("{}/config.json has no process", start.bundle);
+  if (!config.process) throw_error("{}/config.json has no process", bundle);
   monitor::HealthPlan& health = plan.health;
   health.exec = probe_arguments(*config.process, check->test, plan.run_dir + "/health-process.json", plan.id);
   health.interval_ms = milliseconds(check->interval);
@@ -82,7 +81,7 @@ void plan_health_check(const store::ContainerRecord& record, const StartPlan& st
   health.on_failure = check->on_failure;
   health.log_count = check->max_log_count;
   health.log_size = check->max_log_size;
-  health.file = start.bundle + "/health.json";
+  health.file = bundle + "/health.json";
   if (check->log_destination.front() == '/')
     health.log_copy = check->log_destination + "/" + record.id + "-healthcheck.log";
 }

@@ -12,7 +12,6 @@ struct Plan;
 namespace kelp::engine {
 
 struct Context;
-struct StartPlan;
 
 /// The check that a container has: its options over the image's HEALTHCHECK over the defaults, everything set.
 /// nullopt: none, or switched off.
@@ -23,7 +22,7 @@ std::string health_file(const Context& context, const store::ContainerRecord& re
 
 /// Writes the process documents of the checks into the run directory and names them in the plan; nothing where there is
 /// no check.
-void plan_health_check(const store::ContainerRecord& record, const StartPlan& start, monitor::Plan& plan);
+void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, monitor::Plan& plan);
 
 /// `healthcheck run`: one probe now, by the monitor. true: it succeeded.
 /// throws Error: not running, no check, a monitor that is too old

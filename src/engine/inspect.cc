@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "engine/context.h"
 #include "engine/health.h"
+#include "engine/make_spec.h"
 #include "engine/session.h"
 #include "store/containers.h"
 #include "sys/lock.h"
@@ -80,7 +81,7 @@ Json state_json(const store::ContainerStatus& status, const Json& health) {
   }
   state["FinishedAt"] = status.last_exit ? format_rfc3339(status.last_exit->finished) : kZeroTime;
   state["Health"] = health.is_object() ? health : Json({{"Status", ""}, {"FailingStreak", 0}, {"Log", Json()}});
-  if (running && status.run) state["CgroupPath"] = status.run->cgroup;
+  state["CgroupPath"] = running && status.run ? status.run->cgroup : "";
   state["CheckpointedAt"] = kZeroTime;
   state["RestoredAt"] = kZeroTime;
   return state;
@@ -242,8 +243,7 @@ Json config_json(const store::ContainerRecord& record, const Json& bundle) {
   const store::StringMap labels = shown_labels(record);
   json["Labels"] = labels.empty() ? Json() : map_json(labels);
   json["Annotations"] = map_json(config.annotations);
-  json["StopSignal"] =
-      config.stop_signal ? *config.stop_signal : (defaults.stop_signal.empty() ? "SIGTERM" : defaults.stop_signal);
+  json["StopSignal"] = effective_stop_signal(record);
   if (const Json health = health_json(record); !health.is_null()) json["Healthcheck"] = health;
   if (const Json startup = startup_json(record); !startup.is_null()) json["StartupHealthCheck"] = startup;
   json["HealthcheckOnFailureAction"] = "none";

@@ -75,6 +75,8 @@ bool has_variable(const Strings& env, std::string_view key) {
   return std::any_of(env.begin(), env.end(), [&](const std::string& entry) { return key_of(entry) == key; });
 }
 
+}  // namespace
+
 bool runs_systemd(const store::ContainerConfig& config, const Strings& command) {
   if (config.systemd == "always") return true;
   if (config.systemd != "true" || command.empty()) return false;
@@ -84,6 +86,18 @@ bool runs_systemd(const store::ContainerConfig& config, const Strings& command) 
          program == "/usr/local/sbin/init";
 }
 
+std::string effective_stop_signal(const store::ContainerRecord& record) {
+  if (record.config.stop_signal && !record.config.stop_signal->empty()) return *record.config.stop_signal;
+  if (!record.image.stop_signal.empty()) return record.image.stop_signal;
+  // systemd takes SIGTERM for "start again"; this one means "halt". source: systemd(1), "Signals"
+  try {
+    if (runs_systemd(record.config, effective_command(record.image, record.config))) return "SIGRTMIN+3";
+  } catch (const UsageError&) {  // no command: nothing to stop
+  }
+  return "SIGTERM";
+}
+
+namespace {
 /// $NAME and ${NAME} stand for what the image has; what it does not have is empty, as in a shell.
 std::string expand_variables(std::string_view text, const Strings& env) {
   const auto value_of = [&](std::string_view name) -> std::string {

@@ -68,14 +68,22 @@ std::uint64_t wanted_capabilities(const store::ContainerConfig& config, std::uin
 /// command line: entrypoint and command of the user over those of the image. throws UsageError when empty
 store::Strings effective_command(const store::ImageDefaults& image, const store::ContainerConfig& config);
 
+/// --systemd, and what it means by "true": the command is systemd or an init.
+bool runs_systemd(const store::ContainerConfig& config, const store::Strings& command);
+/// Name of the signal that asks the container to end: the user's, the image's, systemd's own, else SIGTERM.
+std::string effective_stop_signal(const store::ContainerRecord& record);
+
 /// Answers for calls that need ids which single-ID mode does not have: chown, setuid and friends succeed and do
 /// nothing. The filter is `base` with those calls taken over; nullopt = everything else is allowed.
 spec::Seccomp with_faked_ids(std::optional<spec::Seccomp> base);
 
 /// Limits in the words of the runtime specification. throws UsageError: a device path or number that is off
 spec::Resources make_resources(const store::ContainerConfig& config, bool has_cgroup, bool can_limit_pids);
-/// True when a limit was asked for that only a cgroup can enforce; `which` gets the first option's name.
-bool wants_limits(const store::Resources& resources, std::string* which);
+/// A limit that was asked for and that only a cgroup can enforce: the option, and the controller it needs ("" = none).
+struct WantedLimit {
+  std::string option, controller;
+};
+std::vector<WantedLimit> wanted_limits(const store::Resources& resources);
 
 /// --security-opt taken apart. throws UsageError: unknown option
 struct SecurityOptions {

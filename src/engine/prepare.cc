@@ -14,6 +14,8 @@
 #include "base/log.h"
 #include "base/program_path.h"
 #include "base/text.h"
+#include "cgroup/cgroupfs.h"
+#include "cgroup/limits.h"
 #include "engine/devices.h"
 #include "engine/host.h"
 #include "engine/images.h"
@@ -352,14 +354,28 @@ void check_workdir(const store::ContainerRecord& record, const LayeredRoot& root
 }
 
 void check_limits(Context& context, const store::ContainerConfig& config) {
-  std::string option;
-  if (!wants_limits(config.resources, &option)) return;
-  if (config.cgroups == "disabled") throw_usage("{} and --cgroups=disabled exclude each other", option);
+  const std::vector<WantedLimit> wanted = wanted_limits(config.resources);
+  if (wanted.empty()) return;
+  if (config.resources.oom_kill_disable)
+    throw Error("--oom-kill-disable: cgroup v2 cannot switch the OOM killer off for a group")
+        .with_hint("--cgroup-conf memory.high=SIZE slows processes down instead of killing them");
+  if (config.resources.memory_swappiness.value_or(-1) >= 0)
+    throw Error("--memory-swappiness: cgroup v2 has no swappiness of a group")
+        .with_hint("--memory-swap limits swap; the host's own is `sysctl vm.swappiness`");
+  const std::string& first = wanted.front().option;
+  if (config.cgroups == "disabled") throw_usage("{} and --cgroups=disabled exclude each other", first);
   const cgroup::Place& place = context.host().cgroup.get().place;
-  if (place.manager != cgroup::Manager::none) return;
-  Error error(fmt::format("{} cannot be enforced: {}", option, place.reason));
-  error.with_hint(place.hint.empty() ? "`kelp doctor` says how to get a control group" : place.hint);
-  throw error;
+  if (place.manager == cgroup::Manager::none)
+    throw Error(fmt::format("{} cannot be enforced: {}", first, place.reason))
+        .with_hint(place.hint.empty() ? "`kelp doctor` says how to get a control group" : place.hint);
+  if (!config.cgroup_parent.empty()) return;  // another place, which the start looks at
+  for (const auto& [option, controller] : wanted) {
+    if (controller.empty() ||
+        std::find(place.controllers.begin(), place.controllers.end(), controller) != place.controllers.end())
+      continue;
+    const auto missing = cgroup::explain_missing(controller, option, place.parent, cgroup::used_by_v1(controller));
+    throw Error(missing.text).with_hint(missing.hint);
+  }
 }
 
 StartPlan prepare_start(Context& context, const store::ContainerRecord& record, const GroupPlan& group) {
@@ -451,8 +467,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   plan.workdir = made.process->cwd;
   write_plain(plan.bundle + "/config.json", spec::print_runtime_config(made));
 
-  plan.stop_signal = config.stop_signal.value_or(record.image.stop_signal);
-  if (plan.stop_signal.empty()) plan.stop_signal = "SIGTERM";
+  plan.stop_signal = effective_stop_signal(record);
   return plan;
 }
 

@@ -180,7 +180,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     for (const auto& warning : plan.warnings) log::warn("{}", warning);
     make_run_directories(context, record.id);
     auto monitor_plan = make_monitor_plan(context, record, plan, group.plan, options.preserve_fds);
-    plan_health_check(record, plan, monitor_plan);
+    plan_health_check(record, plan.bundle, monitor_plan);
     monitor_plan.event_attach = options.foreground && (streams.in || streams.out || streams.err);
     if (options.die_with_parent) tie_to_caller(options, monitor_plan);
     const Fd file = plan_file(monitor_plan);

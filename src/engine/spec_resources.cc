@@ -35,31 +35,35 @@ std::vector<spec::ThrottleDevice> throttles(const store::Strings& texts, const c
 
 }  // namespace
 
-bool wants_limits(const store::Resources& limits, std::string* which) {
-  const auto name = [&](bool set, const char* option) {
-    if (set && which->empty()) *which = option;
+std::vector<WantedLimit> wanted_limits(const store::Resources& limits) {
+  std::vector<WantedLimit> wanted;
+  const auto name = [&](bool set, const char* option, const char* controller) {
+    if (set) wanted.push_back({option, controller});
   };
-  which->clear();
-  name(limits.memory.value_or(0) > 0, "--memory");
-  name(limits.memory_swap.has_value(), "--memory-swap");
-  name(limits.memory_reservation.has_value(), "--memory-reservation");
-  name(limits.memory_swappiness.has_value(), "--memory-swappiness");
-  name(limits.cpus.value_or(0) > 0, "--cpus");
-  name(limits.cpu_shares.has_value(), "--cpu-shares");
-  name(limits.cpu_quota.has_value(), "--cpu-quota");
-  name(limits.cpu_period.has_value(), "--cpu-period");
-  name(limits.cpu_rt_period.has_value() || limits.cpu_rt_runtime.has_value(), "--cpu-rt-runtime");
-  name(limits.cpuset_cpus.has_value(), "--cpuset-cpus");
-  name(limits.cpuset_mems.has_value(), "--cpuset-mems");
-  name(limits.pids_limit.has_value() && *limits.pids_limit > 0, "--pids-limit");
-  name(limits.blkio_weight.has_value() || !limits.blkio_weight_device.empty(), "--blkio-weight");
-  name(!limits.device_read_bps.empty(), "--device-read-bps");
-  name(!limits.device_write_bps.empty(), "--device-write-bps");
-  name(!limits.device_read_iops.empty(), "--device-read-iops");
-  name(!limits.device_write_iops.empty(), "--device-write-iops");
-  name(limits.oom_kill_disable, "--oom-kill-disable");
-  name(!limits.unified.empty(), "--cgroup-conf");
-  return !which->empty();
+  name(limits.memory.value_or(0) > 0, "--memory", "memory");
+  name(limits.memory_swap.value_or(-1) > 0, "--memory-swap", "memory");
+  name(limits.memory_reservation.value_or(0) > 0, "--memory-reservation", "memory");
+  name(limits.memory_swappiness.value_or(-1) >= 0, "--memory-swappiness", "memory");
+  name(limits.oom_kill_disable, "--oom-kill-disable", "memory");
+  name(limits.cpus.value_or(0) > 0, "--cpus", "cpu");
+  name(limits.cpu_shares.value_or(0) > 0, "--cpu-shares", "cpu");
+  name(limits.cpu_quota.value_or(0) > 0, "--cpu-quota", "cpu");
+  name(limits.cpu_period.value_or(0) > 0, "--cpu-period", "cpu");
+  name(limits.cpu_rt_period.has_value() || limits.cpu_rt_runtime.has_value(), "--cpu-rt-runtime", "cpu");
+  name(limits.cpuset_cpus.has_value(), "--cpuset-cpus", "cpuset");
+  name(limits.cpuset_mems.has_value(), "--cpuset-mems", "cpuset");
+  name(limits.pids_limit.value_or(0) > 0, "--pids-limit", "pids");
+  name(limits.blkio_weight.value_or(0) > 0, "--blkio-weight", "io");
+  name(!limits.blkio_weight_device.empty(), "--blkio-weight-device", "io");
+  name(!limits.device_read_bps.empty(), "--device-read-bps", "io");
+  name(!limits.device_write_bps.empty(), "--device-write-bps", "io");
+  name(!limits.device_read_iops.empty(), "--device-read-iops", "io");
+  name(!limits.device_write_iops.empty(), "--device-write-iops", "io");
+  for (const auto& [file, value] : limits.unified) {
+    const std::string controller = file.substr(0, file.find('.'));
+    wanted.push_back({"--cgroup-conf " + file, controller == "cgroup" ? "" : controller});
+  }
+  return wanted;
 }
 
 spec::Resources make_resources(const store::ContainerConfig& config, bool has_cgroup, bool can_limit_pids) {

@@ -12,6 +12,7 @@
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
 #include "engine/events.h"
+#include "engine/make_spec.h"
 #include "engine/monitor_client.h"
 #include "engine/run.h"
 #include "monitor/protocol.h"
@@ -80,8 +81,7 @@ void stop_without_monitor(const store::RunState& state, const store::ContainerRe
   log::warn("the monitor of container {} cannot be reached: its process is stopped directly", record.name);
   const auto init = open_init(state);
   if (init && seconds != 0) {
-    sys::pidfd_send_signal(init->get(),
-                           record.config.stop_signal ? sys::signal_from_name(*record.config.stop_signal) : SIGTERM);
+    sys::pidfd_send_signal(init->get(), sys::signal_from_name(effective_stop_signal(record)));
     pollfd gone{init->get(), POLLIN, 0};
     ::poll(&gone, 1, static_cast<int>(std::min(seconds, 1000000u)) * 1000);
   }

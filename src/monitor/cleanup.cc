@@ -74,8 +74,25 @@ void attempt(const char* what, const std::function<void()>& body) noexcept {
   }
 }
 
+/// The group and those below it, which a container may have made.
+void remove_groups(const std::string& path) {
+  for_each_entry(path, [&](const char* name) {
+    const std::string below = path + "/" + name;
+    struct stat info {};
+    if (::lstat(below.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) remove_groups(below);
+  });
+  // Busy for a moment after its last process has gone.
+  for (int tries = 0; ::rmdir(path.c_str()) < 0 && errno == EBUSY && tries < 50; ++tries) ::usleep(2000);
+}
+
 /// The monitor sits in X/monitor, and a group with a process in it cannot be removed: it goes where kelp came from.
 void remove_group(const Plan& plan) {
+  // systemd removes its scope when the last process, which is this one, has left. Were the group gone before systemd
+  // looks, it would never learn that it became empty, and list the scope for ever.
+  if (ends_with(plan.cgroup, ".scope")) {
+    ::rmdir((plan.cgroup + "/container").c_str());
+    return;
+  }
   const std::string parent = plan.cgroup.substr(0, plan.cgroup.rfind('/'));
   bool moved = false;
   for (const auto& home : {plan.cgroup_home, parent}) {
@@ -87,11 +104,7 @@ void remove_group(const Plan& plan) {
       log::debug("{}", error.message());
     }
   }
-  for (const char* leaf : {"/container", "/monitor", ""}) {
-    // Busy for a moment after its last process has gone.
-    for (int tries = 0; ::rmdir((plan.cgroup + leaf).c_str()) < 0 && errno == EBUSY && tries < 50; ++tries)
-      ::usleep(2000);
-  }
+  remove_groups(plan.cgroup);
 }
 
 }  // namespace

@@ -139,6 +139,9 @@ bool Clients::handle(Client& client, Frame& frame) {
     case Msg::health_check:
       control_.health_check(id);
       break;
+    case Msg::update:
+      control_.update(id, frame.payload);
+      break;
     default:
       tell(id, {.type = Msg::unsupported, .value = static_cast<std::uint32_t>(header.type)});
   }

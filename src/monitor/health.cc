@@ -99,7 +99,7 @@ void Monitor::probe_ended(int code) {
   loop_.forget(std::exchange(health_.watch, 0));
   health_.output.reset();
   health_.pid = 0;
-  if (ended_) return;
+  if (ended_ || plan_.health.exec.empty()) return;  // `update` may have taken the check away
   health_.now.ended = std::chrono::system_clock::now();
   health_.now.code = code;
   if (health_.timed_out) health_.now.output += fmt::format("timed out after {} ms", probe().timeout_ms);

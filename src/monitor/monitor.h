@@ -82,10 +82,11 @@ class Monitor final : private Control {
   void stop(int number, unsigned seconds) override;
   void user_stop() override { stopped_by_user_ = true; }
   void exec(int client, Frame& frame) override;
+  void update(int client, std::string_view change) override;
   void client_gone(int client) override;
   [[nodiscard]] int running_pid() const override { return started_ ? pid_ : 0; }
 
-  const Plan plan_;
+  Plan plan_;  ///< only update() changes it
   sys::EventLoop loop_;
   Reaper reaper_;
   LogFile log_;

@@ -8,6 +8,28 @@
 namespace kelp::monitor {
 namespace {
 
+/// The part that apply_change takes.
+template <typename PlanRef, typename Io>
+void visit_changeable(PlanRef& plan, Io&& io) {
+  io("restart", plan.restart);
+  io("restart_max", plan.restart_max);
+  io("health_exec", plan.health.exec);
+  io("health_interval", plan.health.interval_ms);
+  io("health_timeout", plan.health.timeout_ms);
+  io("health_start_period", plan.health.start_period_ms);
+  io("health_retries", plan.health.retries);
+  io("startup_exec", plan.health.startup.exec);
+  io("startup_interval", plan.health.startup.interval_ms);
+  io("startup_timeout", plan.health.startup.timeout_ms);
+  io("startup_success", plan.health.startup_success);
+  io("startup_retries", plan.health.startup_retries);
+  io("health_on_failure", plan.health.on_failure);
+  io("health_file", plan.health.file);
+  io("health_log_copy", plan.health.log_copy);
+  io("health_log_count", plan.health.log_count);
+  io("health_log_size", plan.health.log_size);
+}
+
 /// One visitor for both directions: `io` is called with key and field, in the order of the text.
 template <typename PlanRef, typename Io>
 void visit(PlanRef& plan, Io&& io) {
@@ -43,28 +65,12 @@ void visit(PlanRef& plan, Io&& io) {
   io("notify_socket", plan.notify_socket);
   io("notify", plan.notify);
   io("monitor_pid_file", plan.monitor_pid_file);
-  io("restart", plan.restart);
-  io("restart_max", plan.restart_max);
+  visit_changeable(plan, io);
   io("stop_signal", plan.stop_signal);
   io("stop_timeout", plan.stop_timeout);
   io("timeout", plan.timeout);
-  io("health_exec", plan.health.exec);
-  io("health_interval", plan.health.interval_ms);
-  io("health_timeout", plan.health.timeout_ms);
-  io("health_start_period", plan.health.start_period_ms);
-  io("health_retries", plan.health.retries);
   io("caller_pid", plan.caller_pid);
   io("caller_start", plan.caller_start);
-  io("startup_exec", plan.health.startup.exec);
-  io("startup_interval", plan.health.startup.interval_ms);
-  io("startup_timeout", plan.health.startup.timeout_ms);
-  io("startup_success", plan.health.startup_success);
-  io("startup_retries", plan.health.startup_retries);
-  io("health_on_failure", plan.health.on_failure);
-  io("health_file", plan.health.file);
-  io("health_log_copy", plan.health.log_copy);
-  io("health_log_count", plan.health.log_count);
-  io("health_log_size", plan.health.log_size);
   io("remove", plan.remove);
   io("names_dir", plan.names_dir);
   io("trash_dir", plan.trash_dir);
@@ -149,6 +155,25 @@ std::string encode(const Plan& plan) {
   out.add("version", std::to_string(Plan::kVersion));
   visit(plan, Encoder{out});
   return out.text();
+}
+
+std::string encode_change(const Plan& plan) {
+  Records out;
+  visit_changeable(plan, Encoder{out});
+  return out.text();
+}
+
+void apply_change(Plan& plan, std::string_view text) {
+  Plan changed = plan;
+  const Plan fresh;
+  changed.restart = fresh.restart;
+  changed.health = fresh.health;
+  for (const auto& [key, value] : parse_records(text)) {
+    bool known = false;
+    visit_changeable(changed, Decoder{key, value, known});
+    if (!known) throw_error("plan: {} cannot be changed", quoted(key));
+  }
+  plan = std::move(changed);
 }
 
 Plan decode(std::string_view text) {

@@ -92,6 +92,10 @@ struct Plan {
 };
 
 std::string encode(const Plan& plan);
+/// What `update` may change of a living monitor's plan: restart policy and health check.
+std::string encode_change(const Plan& plan);
+/// Takes what encode_change wrote into `plan`; throws Error as decode does, and then has changed nothing.
+void apply_change(Plan& plan, std::string_view text);
 /// throws Error on a newer version, unknown numbers and missing keys; unknown keys of this version are an error too,
 /// since both sides come from one build.
 Plan decode(std::string_view text);

@@ -23,13 +23,15 @@
 ///                ◄────────────────────────── ended(exit code)   its record is on disk by then
 ///     exec("arg=…\0…", fds) ─────────────►                      a connection of its own
 ///                ◄────────────────────────── exec_started(pid), exec_ended(exit code)
+///     update("restart=…\0…") ────────────►                      since version 3
+///                ◄────────────────────────── updated | failed
 ///
 /// A monitor may be months older than kelp: frames keep their meaning for ever, unknown ones are answered with
 /// `unsupported` and otherwise ignored; a new verb raises kVersion. End-of-file means that the peer has gone.
 namespace kelp::monitor {
 
-/// 2: health_check.
-inline constexpr std::uint32_t kVersion = 2;
+/// 2: health_check. 3: update.
+inline constexpr std::uint32_t kVersion = 3;
 
 enum class Msg : std::uint8_t {
   // both ways
@@ -44,6 +46,7 @@ enum class Msg : std::uint8_t {
   exec = 16,          ///< payload: plan records "arg=…"; descriptors in the order of kExec…
   user_stop = 17,     ///< somebody is about to end the container from outside: no restart by policy
   health_check = 18,  ///< run the probe now; answered by exec_ended with 0 or 1, or by failed
+  update = 19,        ///< payload: plan records of a change (plan.h, encode_change)
   // from the monitor
   started = 40,
   failed = 41,
@@ -53,6 +56,7 @@ enum class Msg : std::uint8_t {
   exec_started = 45,
   exec_ended = 46,
   unsupported = 47,  ///< value: the frame's type
+  updated = 48,
 };
 
 /// Streams in attach's value.

@@ -1,6 +1,7 @@
 // What clients ask of a running container.
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -79,6 +80,22 @@ void Monitor::exec(int client, Frame& frame) {
   } catch (const Error& error) {
     refuse(error.exit_code(), error.message());
   }
+}
+
+void Monitor::update(int client, std::string_view change) {
+  const std::string check = encode_change(plan_), file = plan_.health.file;
+  try {
+    apply_change(plan_, change);
+  } catch (const Error& error) {
+    return clients_.tell(client, {.type = Msg::failed, .value = kExitFailure}, error.message());
+  }
+  // A check that runs right now ends by itself, and its result counts; the timer is set again then.
+  if (started_ && !ended_ && check != change && health_.pid == 0) {
+    stop_health_checks();
+    start_health_checks();
+  }
+  if (plan_.health.exec.empty() && !file.empty()) ::unlink(file.c_str());
+  clients_.tell(client, {.type = Msg::updated});
 }
 
 void Monitor::client_gone(int client) {

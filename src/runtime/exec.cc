@@ -204,6 +204,13 @@ Fd container_group(const Record& record, const std::string& below) {
   return cgroup::open_group(below.empty() ? record.cgroup : record.cgroup + "/" + below);
 }
 
+/// Where the first process sits now, when it made groups below its own, as systemd does: the container's own group then
+/// takes no processes. "" = not below it.
+std::string group_of_init(const Record& record) {
+  const std::string group = record.cgroup.empty() ? "" : cgroup::group_of(record.pid);
+  return starts_with(group, record.cgroup + "/") ? group : "";
+}
+
 /// The master's way: to the caller's socket, or to us for an exec in the foreground.
 sys::Link open_console(const ExecOptions& options, ExecPlan& plan) {
   if (!options.console_socket.empty()) {
@@ -240,16 +247,26 @@ ExecPlan make_plan(const ExecOptions& options, const Container& container, const
   return plan;
 }
 
-sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console, const Fd& group) {
+sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console, const Fd& group,
+                         const std::string& init_group) {
   // The clone is in the container's group from birth: what comes before that move is set on ourselves.
   if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[0]);
-  sys::Child helper = sys::clone_child(0,
-                                       [&] {
-                                         link.close();
-                                         console.close();
-                                         return join_and_clone(plan, std::move(child_end));
-                                       },
-                                       {.cgroup_fd = group ? group.get() : -1});
+  const auto clone_into = [&](const Fd& into) {
+    return sys::clone_child(0,
+                            [&] {
+                              link.close();
+                              console.close();
+                              return join_and_clone(plan, std::move(child_end));
+                            },
+                            {.cgroup_fd = into ? into.get() : -1});
+  };
+  sys::Child helper;
+  try {
+    helper = clone_into(group);
+  } catch (const SysError& error) {
+    if (error.code() != EBUSY || init_group.empty()) throw;
+    helper = clone_into(cgroup::open_group(init_group));
+  }
   child_end.close();
   plan.console_socket.reset();
   ParentLink::Event event = link.require("join the container's namespaces");
@@ -274,7 +291,8 @@ int exec_in_container(const ExecOptions& options) {
 
   auto [ours, theirs] = sys::Link::pair();
   ParentLink link(std::move(ours));
-  sys::Child child = start_process(plan, link, std::move(theirs), console, group);
+  sys::Child child =
+      start_process(plan, link, std::move(theirs), console, group, options.cgroup.empty() ? group_of_init(record) : "");
   (void)link.require("start the process");  // ready
   if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(child.pid), 0644);
   if (!options.pidfd_socket.empty())

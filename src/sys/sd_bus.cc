@@ -177,6 +177,7 @@ struct Systemd::Impl {
   std::string input;
   std::string job, unit;                        ///< of request_scope
   std::uint32_t scope_serial = 0;               ///< its call, not yet answered
+  std::string last_error;                       ///< D-Bus name of the error that a call was answered with
   std::map<std::string, std::string> finished;  ///< jobs that ended → result
 
   void send_all(std::string_view data) const {
@@ -325,7 +326,7 @@ struct Systemd::Impl {
       if (message.reply_serial != call) continue;
       if (message.type == kReturn) return message;
       if (message.type == kError) {
-        std::string text = message.error_name;
+        std::string text = last_error = message.error_name;
         if (starts_with(message.signature, "s")) text = Reader(message.body).string();
         throw_error("systemd: {}", printable(text));
       }
@@ -411,12 +412,19 @@ void Systemd::request_scope(const ScopeRequest& request) {
   impl_->scope_serial = impl_->send_call(kManagerPath, kManager, "StartTransientUnit", "ssa(sv)a(sa(sv))", body.data());
 }
 
-void Systemd::wait_scope(int timeout_ms) {
+bool Systemd::wait_scope(int timeout_ms) {
   const long deadline = now_ms() + timeout_ms;
-  if (impl_->job.empty()) impl_->job = Reader(impl_->answer(impl_->scope_serial, deadline).body).string();
+  if (impl_->job.empty()) {
+    try {
+      impl_->job = Reader(impl_->answer(impl_->scope_serial, deadline).body).string();
+    } catch (const Error&) {
+      if (impl_->last_error == "org.freedesktop.systemd1.UnitExists") return false;
+      throw;
+    }
+  }
   for (;;) {
     if (const auto it = impl_->finished.find(impl_->job); it != impl_->finished.end()) {
-      if (it->second == "done") return;
+      if (it->second == "done") return true;
       throw_error("systemd could not start {}: {}", impl_->unit, printable(it->second));
     }
     impl_->note_signal(impl_->receive(deadline));

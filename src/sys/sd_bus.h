@@ -32,8 +32,9 @@ class Systemd {
 
   /// Sends StartTransientUnit (Delegate=yes) and returns without waiting for the answer.
   void request_scope(const ScopeRequest& request);
-  /// Waits for the job of request_scope. throws Error with systemd's message, or on time-out.
-  void wait_scope(int timeout_ms = 30000);
+  /// Waits for the job of request_scope. false: the manager still knows a unit of that name. throws Error with
+  /// systemd's message, or on time-out.
+  [[nodiscard]] bool wait_scope(int timeout_ms = 30000);
   /// StopUnit; a unit that is not there is success.
   void stop_scope(const std::string& name);
   /// The manager's own control group, "/user.slice/user-1000.slice/user@1000.service"; "" = root of the hierarchy.

@@ -297,6 +297,13 @@ class Bench:
             median = statistics.median(private)
             self.table.row("private memory of a monitor, K", median, 100, median < 100, "below 100")
 
+    def stats(self, count=50):
+        for n in range(count):
+            self.kelp("run", "-d", "--name", f"use{n}", *NONE, "busybox", "sleep", "100000")
+        result = medians(self.rounds, kelp=lambda: self.kelp.time("stats", "--no-stream"))
+        self.table.row(f"stats --no-stream of {count}", result["kelp"], 50, result["kelp"] < 50, "below 50 ms")
+        self.kelp("rm", "-f", "-t", "0", *[f"use{n}" for n in range(count)])
+
     def clean(self):
         self.kelp("rm", "-f", "-a", "-t", "0", check=False)
         if self.podman:
@@ -308,7 +315,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--containers", type=int, default=300)
-    options.add_argument("--only", default="", help="start, variants, network, commands or many")
+    options.add_argument("--only", default="", help="start, variants, network, commands, stats or many")
     given = options.parse_args()
     if os.getuid() == 0:
         sys.exit("compare.py: run tests/bench/run, which becomes an ordinary user")
@@ -318,7 +325,7 @@ def main():
         bench = Bench(place, given.rounds)
         bench.table = Table()
         for name, call in (("start", bench.start), ("variants", bench.variants), ("network", bench.network),
-                           ("commands", bench.commands), ("many", lambda: bench.many(given.containers))):
+                           ("commands", bench.commands), ("stats", bench.stats), ("many", lambda: bench.many(given.containers))):
             if given.only in ("", name):
                 call()
         print(f"{bench.table.missed} goals missed, {bench.table.skipped} rows skipped")

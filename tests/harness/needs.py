@@ -103,9 +103,20 @@ def _root_agent():
     return bool(os.environ.get("KELP_TEST_ROOT_AGENT")), "run as root by contrib/check"
 
 
+def uml_kernel():
+    """The kernel of the test machine: KELP_UML_KERNEL, else Debian's user-mode-linux; None when there is none."""
+    return os.environ.get("KELP_UML_KERNEL") or find_program("linux.uml")
+
+
+def _user_mode_linux():
+    """Only Debian and its children package it, for one architecture."""
+    packaged = find_program("apt-get") is not None and os.uname().machine == "x86_64"
+    return packaged or uml_kernel() is not None, "this distribution has no User Mode Linux; KELP_UML_KERNEL names one"
+
+
 def _test_machine():
     """User Mode Linux, and the disk for it (see tests/vm/machine.py) or what makes one."""
-    kernel = os.environ.get("KELP_UML_KERNEL") or find_program("linux.uml")
+    kernel = uml_kernel()
     if not kernel or not os.access(kernel, os.X_OK):
         return False, "no kernel: install user-mode-linux, or name one in KELP_UML_KERNEL"
     if any(cache_dir().glob("vm-*.ext4")):
@@ -130,4 +141,5 @@ PROBES = {
     "cgroup-limits": _cgroup_limits,
     "root-agent": _root_agent,
     "test-machine": _test_machine,
+    "user-mode-linux": _user_mode_linux,
 }

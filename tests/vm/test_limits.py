@@ -1,52 +1,10 @@
-"""Limits where they can be had: on a machine with systemd and cgroup v2, by a systemd scope and in a delegated unit.
-
-The machine is the one of machine.py; it boots once for all tests here.
-"""
-
-import pathlib
-import shutil
-import subprocess
-import sys
+"""Limits where they can be had: by a systemd scope, in a delegated unit, and in a group of one's own without systemd."""
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-import machine  # noqa: E402
-from harness import needs, programs  # noqa: E402
 
 CONTAINER = "kelp run --rm --network none"
 # As ssh gives it, as a unit of the user manager has it, and as cron has it: linger gives all three a manager to ask.
 MODES = ("session", "unit", "bare")
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory, busybox_archive):
-    needs.need("test-machine")
-    place = tmp_path_factory.mktemp("machine")
-    for name in ("kelp", "kelp-oci", "kelp-monitor", "kelp-image", "kelp-init"):
-        subprocess.run(["strip", "-o", str(place / name), programs.program(name)], check=True)
-    shutil.copy(busybox_archive, place / "busybox.tar")
-    with machine.Machine(machine.disk(needs.cache_dir()), place) as made:
-        if "memory" not in made.run("cat /sys/fs/cgroup/cgroup.controllers", "root").out.split():
-            needs.skip("test-machine", "its kernel has no memory controller")
-        assert made.run("kelp load -q -i /opt/kelp/busybox.tar", "bare").status == 0
-        yield made
-
-
-@pytest.fixture
-def run(rig):
-    """Runs a script in the machine and says all of it when the test fails; no container, group or unit is left."""
-    def call(script, mode="session", status=0):
-        done = rig.run(script, mode)
-        print(f"--- {mode}: {script}\nexit {done.status}\n{done.out}{done.err}")
-        assert done.status == status
-        return done
-
-    yield call
-    left = rig.run("kelp rm -f -a -t 0 >/dev/null; sleep 1; find /sys/fs/cgroup -name 'kelp*'; "
-                   "systemctl --user list-units --all --no-legend 'kelp*'; pgrep -l kelp", "session")
-    assert left.out == "", f"left in the machine:\n{left.out}{left.err}"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -147,8 +105,6 @@ def test_groups_of_ones_own_in_a_delegated_unit(run):
     out = run(f"for i in 1 2; do kelp --cgroup-manager cgroupfs run --rm --network none --memory 32m busybox "
               f"cat /sys/fs/cgroup/memory.max; done; cat {own}/cgroup.type; sleep 1", "unit").out.split("\n")
     assert out[:3] == [str(32 << 20), str(32 << 20), "domain"]
-    # The pause: a unit that ends takes a monitor along that is still clearing up in it.
-    run("kelp --cgroup-manager cgroupfs run --rm --network none busybox true && sleep 1", "unit")
 
 
 def test_a_group_that_is_not_ours_is_refused_with_the_reason(run):

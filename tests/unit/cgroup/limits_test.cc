@@ -17,7 +17,8 @@ namespace {
 std::string plan_text(const char* json) {
   std::string text;
   for (const LimitWrite& write : plan_limits(spec::parse_resources(json)))
-    text += write.file + "=" + write.value + (write.lifts ? " (lifts)" : "") + "\n";
+    text += write.file + "=" + write.value + (write.lifts ? " (lifts)" : "") +
+            (write.or_file.empty() ? "" : " (or " + write.or_file + "=" + write.or_value + ")") + "\n";
   return text;
 }
 
@@ -56,7 +57,7 @@ TEST_CASE("resources become writes to files of cgroup v2") {
       {R"({"pids":{"limit":-1}})", "pids.max=max (lifts)\n"},
       {R"({"pids":{"limit":0}})", "pids.max=max (lifts)\n"},
       {R"({"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":10}]}})",
-       "io.weight=default 4950\nio.weight=8:0 1\n"},
+       "io.bfq.weight=default 500 (or io.weight=default 4950)\nio.bfq.weight=8:0 10 (or io.weight=8:0 1)\n"},
       {R"({"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}],"throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":0}]}})",
        "io.max=8:0 rbps=7\nio.max=8:1 wiops=max\n"},
       {R"({"hugepageLimits":[{"pageSize":"2MB","limit":9}]})", "hugetlb.2MB.max=9\n"},

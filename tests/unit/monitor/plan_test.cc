@@ -51,3 +51,19 @@ TEST_CASE("a NUL in a value cannot forge a record") {
   plan.name = std::string("a\0id=other", 10);
   CHECK_THROWS_AS(encode(plan), kelp::Error);
 }
+
+TEST_CASE("a change replaces restart policy and health check, and nothing else") {
+  Plan plan = sample();
+  plan.health.exec = {"exec", "--process", "/x", "abc"};
+  Plan wanted;
+  wanted.restart = "always";
+  wanted.health.retries = 7;
+  apply_change(plan, encode_change(wanted));
+  CHECK(plan.restart == "always");
+  CHECK(plan.restart_max == 0);
+  CHECK(plan.health.exec.empty());
+  CHECK(plan.health.retries == 7);
+  CHECK(plan.id == "abc");
+  CHECK_THROWS_AS(apply_change(plan, std::string("bundle=/other\0", 14)), kelp::Error);
+  CHECK(plan.bundle == "/data/containers/abc");
+}

@@ -1,0 +1,80 @@
+"""The test machine and scripts in it; see machine.py."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import machine as machine_module  # noqa: E402
+from harness import needs, programs  # noqa: E402
+
+# What is left of containers, by the names of things; systemd and dying processes get ten seconds, as the machine is slow.
+# A transient unit has its file as long as the manager knows it.
+LEFT = """left() {
+  find /sys/fs/cgroup -name '*kelp*' ! -path '*/kelp-test*' 2>/dev/null
+  ls -d /run/user/*/systemd/transient/kelp-* 2>/dev/null
+  find /run/user/*/kelp -name '????????????????????????????????*' 2>/dev/null
+  pgrep -l 'kelp|slirp' | grep -v kernel
+}
+for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  [ -n "$(left)" ] || exit 0
+  sleep 0.5
+done
+left
+cat /sys/fs/cgroup/user.slice/*/*/*/*kelp*/cgroup.events
+"""
+
+
+@pytest.fixture(scope="session")
+def machine_programs(tmp_path_factory, busybox_archive):
+    """What is copied into the machine: kelp's programs, busybox and an image of it."""
+    needs.need("user-mode-linux")
+    needs.need("test-machine")
+    place = tmp_path_factory.mktemp("machine")
+    for name in ("kelp", "kelp-oci", "kelp-monitor", "kelp-image", "kelp-init"):
+        subprocess.run(["strip", "-o", str(place / name), programs.program(name)], check=True)
+    shutil.copy(busybox_archive, place / "busybox.tar")
+    shutil.copy(needs.find_program("busybox"), place)
+    return place
+
+
+def boot(programs_dir, **options):
+    return machine_module.Machine(machine_module.disk(needs.cache_dir()), programs_dir, **options)
+
+
+@pytest.fixture(scope="session")
+def rig(machine_programs):
+    """A machine with systemd and login sessions; booted once for all tests of this process."""
+    with boot(machine_programs) as made:
+        assert made.run("kelp load -q -i /opt/kelp/busybox.tar", "bare").status == 0
+        yield made
+
+
+@pytest.fixture(scope="session")
+def controllers(rig):
+    """The cgroup controllers that the machine's kernel has."""
+    return rig.run("cat /sys/fs/cgroup/cgroup.controllers", "root").out.split()
+
+
+def runner(machine):
+    def call(script, mode="session", status=0):
+        done = machine.run(script, mode)
+        print(f"--- {mode}: {script}\nexit {done.status}\n{done.out}{done.err}")
+        if status is not None:
+            assert done.status == status
+        return done
+
+    return call
+
+
+@pytest.fixture
+def run(rig):
+    """Runs a script in the machine and says all of it when the test fails; no container, group or unit is left."""
+    yield runner(rig)
+    rig.run("kelp rm -f -a -t 0 >/dev/null", "bare")
+    left = rig.run(LEFT, "root")
+    assert left.out == "", f"left in the machine:\n{left.out}{left.err}"
