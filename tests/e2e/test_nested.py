@@ -122,7 +122,7 @@ def test_in_a_container_of_podman(kelp, outer_root, agent, place):
     try:
         code, out, err = inside("true")
         if code != 0:
-            needs.skip("program:podman", err.strip().splitlines()[-1])
+            needs.skip("podman-runs", err.strip().splitlines()[-1])
         code, out, err = inside("kelp doctor --format '{{.Name}}:{{.Verdict}}'; " + RUN + SEES)
         assert code == 0 and out.splitlines()[-3:] == ["alive", "0", "2"], (code, out, err)
         assert "user namespaces:ok" in out and "new /proc:warning" in out and "overlay:ok" in out, out
