@@ -1,7 +1,6 @@
 #include "store/layout.h"
 
 #include <fcntl.h>
-#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "base/text.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
+#include "sys/subid.h"
 
 namespace kelp::store {
 
@@ -28,8 +28,7 @@ std::string environment(const char* name) {
 std::string home_directory() {
   std::string home = environment("HOME");
   if (home.empty()) {
-    const passwd* entry = ::getpwuid(::getuid());  // static build: the passwd file only
-    if (entry != nullptr && entry->pw_dir != nullptr) home = entry->pw_dir;
+    if (const auto entry = sys::own_passwd_entry()) home = entry->home;
   }
   if (home.empty() || home.front() != '/') {
     UsageError error("cannot tell where to keep the store: HOME is not set");

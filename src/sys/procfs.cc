@@ -66,37 +66,52 @@ bool parse_mount_line(std::string_view line, MountInfo& out) {
   return true;
 }
 
-}  // namespace
+constexpr int kReadFlags = O_RDONLY | O_CLOEXEC | O_NOCTTY;
 
-std::string read_file(const std::string& path, size_t max) {
-  Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!file) throw_errno("open {}", path);
-  std::string text;
+bool is_missing(int error) noexcept { return error == ENOENT || error == ESRCH || error == ENOTDIR || error == ENODEV; }
+
+/// 0, or the errno of a read. throws Error when there is more than `max`
+int read_to_end(int fd, const std::string& path, size_t max, std::string& text) {
   size_t chunk = 4096;
   for (;;) {
     const size_t have = text.size();
     text.resize(have + chunk);
-    const ssize_t n = ::read(file.get(), text.data() + have, chunk);
+    const ssize_t n = ::read(fd, text.data() + have, chunk);
     if (n < 0 && errno == EINTR) {
       text.resize(have);
       continue;
     }
-    if (n < 0) throw_errno("read {}", path);
+    if (n < 0) return errno;
     text.resize(have + static_cast<size_t>(n));
-    if (n == 0) return text;
+    if (n == 0) return 0;
     if (text.size() > max) throw_error("{} is larger than {} bytes", path, max);
     if (chunk < 65536) chunk *= 2;
   }
 }
 
+}  // namespace
+
+std::string read_file(const std::string& path, size_t max) {
+  Fd file(::open(path.c_str(), kReadFlags));
+  if (!file) throw_errno("open {}", path);
+  std::string text;
+  if (const int failed = read_to_end(file.get(), path, max, text); failed != 0)
+    throw SysError(fmt::format("read {}", path), failed);
+  return text;
+}
+
 std::optional<std::string> try_read_file(const std::string& path, size_t max) {
-  try {
-    return read_file(path, max);
-  } catch (const SysError& error) {
-    if (error.code() == ENOENT || error.code() == ESRCH || error.code() == ENOTDIR || error.code() == ENODEV)
-      return std::nullopt;
-    throw;
+  // Without a throw: what is not there is an ordinary answer on the way of every start.
+  Fd file(::open(path.c_str(), kReadFlags));
+  if (!file) {
+    if (is_missing(errno)) return std::nullopt;
+    throw_errno("open {}", path);
   }
+  std::string text;
+  const int failed = read_to_end(file.get(), path, max, text);
+  if (failed == 0) return text;
+  if (is_missing(failed)) return std::nullopt;
+  throw SysError(fmt::format("read {}", path), failed);
 }
 
 void write_file(const std::string& path, std::string_view value) {

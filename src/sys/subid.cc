@@ -124,17 +124,25 @@ bool helper_is_privileged(const std::string& path) {
   return ::getxattr(path.c_str(), "security.capability", nullptr, 0) > 0;
 }
 
+const std::optional<PasswdEntry>& own_passwd_entry() {
+  static const std::optional<PasswdEntry> found = []() -> std::optional<PasswdEntry> {
+    const std::string number = std::to_string(::getuid());
+    try {
+      if (const auto text = try_read_file("/etc/passwd", 16 << 20))
+        for (const std::string& line : split(*text, '\n')) {
+          const std::vector<std::string> fields = split(line, ':');
+          if (fields.size() >= 6 && fields[2] == number) return PasswdEntry{fields[0], fields[5]};
+        }
+    } catch (const Error&) {  // as if he were not in it
+    }
+    return std::nullopt;
+  }();
+  return found;
+}
+
 std::string own_user_name() {
   // /etc/passwd alone: NSS cannot be used from static programs, and $USER covers directory services.
-  const std::string number = std::to_string(::getuid());
-  try {
-    if (const auto text = try_read_file("/etc/passwd", 16 << 20))
-      for (const std::string& line : split(*text, '\n')) {
-        const std::vector<std::string> fields = split(line, ':', 4);
-        if (fields.size() >= 3 && fields[2] == number) return fields[0];
-      }
-  } catch (const Error&) {
-  }
+  if (const auto& entry = own_passwd_entry()) return entry->name;
   for (const char* variable : {"LOGNAME", "USER"})
     if (const char* name = ::getenv(variable); name != nullptr && *name != '\0') return name;
   return "";

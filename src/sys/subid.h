@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -40,6 +41,13 @@ struct SingleIdReason {
 /// hands host ids to containers.
 /// @param reason may be null
 IdMaps default_maps(SingleIdReason* reason = nullptr, const SubidSources& sources = {});
+
+struct PasswdEntry {
+  std::string name, home;
+};
+
+/// The caller's line of /etc/passwd, by uid; nullopt: there is none (a directory service has him). Read once.
+const std::optional<PasswdEntry>& own_passwd_entry();
 
 /// Login name of the caller by uid (getpwuid without NSS modules: /etc/passwd, then $USER when it is his); "" if
 /// unknown.
