@@ -14,7 +14,9 @@
 #include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "cgroup/cgroupfs.h"
+#include "cgroup/entered.h"
 #include "cgroup/systemd_scope.h"
+#include "sys/lock.h"
 #include "sys/procfs.h"
 #include "sys/sd_bus.h"
 
@@ -28,8 +30,43 @@ bool is_v2(const char* path) {
   return ::statfs(path, &info) == 0 && info.f_type == CGROUP2_SUPER_MAGIC;
 }
 
+/// The groups below which a child has been cloned into a group already, by inode, which is never used again before the
+/// next boot. What can change meanwhile are permissions, and those are looked at each time.
+class Entered {
+ public:
+  explicit Entered(const std::string& path) : path_(path) {
+    if (path.empty()) return;
+    const auto text = sys::read_small_file(path);
+    if (text && starts_with(*text, sys::boot_id() + "\n")) text_ = *text;
+  }
+  [[nodiscard]] bool has(const std::string& group) const {
+    const std::string line = line_of(group);
+    return !line.empty() && text_.find("\n" + line) != std::string::npos;
+  }
+  void add(const std::string& group) {
+    const std::string line = line_of(group);
+    if (path_.empty() || line.empty()) return;
+    if (text_.empty()) text_ = sys::boot_id() + "\n";
+    text_ += line;
+    try {
+      sys::replace_file(path_, text_);
+    } catch (const Error& error) {  // the directory is not there yet: the next start tries again
+      log::debug("{}", error.message());
+    }
+  }
+
+ private:
+  static std::string line_of(const std::string& group) {
+    struct stat info {};
+    if (::stat(group.c_str(), &info) < 0) return "";
+    return fmt::format("{} {} {}\n", info.st_dev, info.st_ino, group);
+  }
+  std::string path_, text_;
+};
+
 /// A group below `parent` can be made and entered?
-int try_place(const std::string& parent) {
+int try_place(const std::string& parent, Entered& entered) {
+  if (entered.has(parent)) return 0;
   const std::string path = fmt::format("{}/kelp-probe-{}", parent, ::getpid());
   try {
     make_group(path);
@@ -42,6 +79,7 @@ int try_place(const std::string& parent) {
   } catch (const Error& error) {
     log::debug("{}", error.message());
   }
+  if (result == 0) entered.add(parent);
   return result;
 }
 
@@ -64,7 +102,7 @@ std::vector<std::string> controllers_for_children(const std::string& parent) {
 
 /// Our own group, or one above it that is ours too: the first one from which containers get controllers, else the
 /// nearest that can be used at all. A group that holds processes (ours does) cannot give controllers to its children.
-Place own_place() {
+Place own_place(Entered& entered) {
   Place place;
   const std::string own = group_of(0);
   if (own.empty()) {
@@ -76,7 +114,7 @@ Place own_place() {
       if (place.parent.empty()) place.reason = fmt::format("{} is not writable", dir);
       break;
     }
-    if (const int error = try_place(dir); error != 0) {
+    if (const int error = try_place(dir, entered); error != 0) {
       if (place.parent.empty()) place.reason = fmt::format("entering a group below {}: {}", dir, errno_text(error));
       continue;
     }
@@ -94,7 +132,7 @@ Place own_place() {
   return place;
 }
 
-Place named_place(const std::string& parent) {
+Place named_place(const std::string& parent, Entered& entered) {
   if (v2_mount().empty()) throw_error("--cgroup-parent: no cgroup v2 hierarchy is mounted");
   if (("/" + parent + "/").find("/../") != std::string::npos)
     throw_usage("--cgroup-parent: {} leads out of the hierarchy", quoted(parent));
@@ -108,7 +146,7 @@ Place named_place(const std::string& parent) {
       throw Error(fmt::format("--cgroup-parent: {}", error.message()));
     }
   }
-  if (const int error = try_place(place.parent); error != 0)
+  if (const int error = try_place(place.parent, entered); error != 0)
     throw SysError(fmt::format("--cgroup-parent: enter a group below {}", place.parent), error);
   place.manager = Manager::cgroupfs;
   place.controllers = controllers_for_children(place.parent);
@@ -151,7 +189,7 @@ std::string group_of(pid_t pid) {
   return "";
 }
 
-Place probe(std::string_view wanted, const std::string& parent) {
+Place probe(std::string_view wanted, const std::string& parent, const std::string& entered) {
   Place none;
   if (wanted == "disabled") {
     none.reason = "cgroups were switched off";
@@ -167,11 +205,14 @@ Place probe(std::string_view wanted, const std::string& parent) {
     throw_usage("cgroup manager {} is not one of systemd, cgroupfs, disabled", quoted(wanted));
   }
   if (slice) throw_usage("--cgroup-parent: {} is a slice, which only the manager systemd has", quoted(parent));
-  Place place = parent.empty() ? own_place() : named_place(parent);
+  Entered memory(entered);
+  Place place = parent.empty() ? own_place(memory) : named_place(parent, memory);
   if (place.manager == Manager::none && wanted == "cgroupfs")
     throw Error("cgroupfs: " + place.reason).with_hint(place.hint);
   if (!none.reason.empty() && place.manager == Manager::none) place.reason = none.reason + "; " + place.reason;
   return place;
 }
+
+Place probe(std::string_view wanted, const std::string& parent) { return probe(wanted, parent, ""); }
 
 }  // namespace kelp::cgroup

@@ -207,6 +207,7 @@ void choose_namespaces(Context& context, const store::ContainerRecord& record, S
     input.network.kind = Kind::host;
   else if (!plan.network.netns_path.empty())
     input.network = {Kind::join, plan.network.netns_path};
+  plan.new_network = input.network.kind == Kind::fresh;
   if (!plan.network.join_container.empty()) plan.joins.push_back(plan.network.join_container);
   if (starts_with(config.userns, "container:")) {
     const Joined other = running(context, config.userns.substr(10), "user");

@@ -40,6 +40,7 @@ struct StartPlan {
   int shm_of = 0;                   ///< --ipc container: pid whose /dev/shm is shared, 0 = none
   std::string workdir;              ///< of the process; made where it is missing
   bool tty = false;
+  bool new_network = false;  ///< config.json asks for a network namespace of its own
   bool single_id = false;
   store::Strings warnings;
 };

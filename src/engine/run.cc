@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "cgroup/cgroup.h"
+#include "cgroup/entered.h"
 #include "cgroup/limits.h"
 #include "engine/context.h"
 #include "engine/follow.h"
@@ -60,7 +61,8 @@ struct Group {
 Group make_group(Context& context, const store::ContainerRecord& record) {
   Group made;
   if (record.config.cgroups == "disabled" || cgroup::v2_mount().empty()) return made;
-  const auto place = cgroup::probe(context.global.cgroup_manager, record.config.cgroup_parent);
+  const auto place = cgroup::probe(context.global.cgroup_manager, record.config.cgroup_parent,
+                                   context.layout.run + "/cgroups-entered");
   if (place.manager == cgroup::Manager::none) return made;
   made.group = cgroup::ContainerGroup(place, record.id);
   made.plan.path = made.group.path();
@@ -167,6 +169,8 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     signals.emplace(followed_signals());
   }
 
+  // First of all, and before the container's lock, which its child must not share.
+  UpcomingUserns upcoming(context);
   auto lock = lock_stopped(context, record);  // 1. nobody else starts it
   auto [link, far_link] = make_link();
   bool monitored = false;
@@ -192,6 +196,9 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     request.lock = lock.fd();
     request.cgroup_fd = group.group.monitor_fd();
     request.preserve_fds = options.preserve_fds;
+    request.upcoming = &upcoming;
+    // One of a child user namespace must be that one's own; joined and host networks have no need.
+    request.new_network = plan.new_network && monitor_plan.own_runtime && record.uid_map.empty();
     request.passthrough = monitor_plan.log_driver == "passthrough";
     std::pair<Fd, Fd> gate;
     const bool group_comes_later = !group.plan.path.empty() && request.cgroup_fd < 0;  // a systemd scope
@@ -215,6 +222,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     const int pid = wait_until_started(link.get());  // 5. runtime, network, gate
     monitored = true;
     group.group.release();
+    upcoming.hand_over(session.pid);
     session.detach();
     if (!options.foreground) {
       if (!options.die_with_parent) warn_of_logout(context, record, group.plan.path);

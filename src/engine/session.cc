@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -22,16 +23,18 @@
 #include "engine/runtime_client.h"
 #include "engine/user_namespace.h"
 #include "monitor/protocol.h"
+#include "monitor/root_answer.h"
 #include "store/containers.h"
 #include "sys/link.h"
 #include "sys/lock.h"
+#include "sys/loopback.h"
 #include "sys/mount_api.h"
 #include "sys/namespaces.h"
 
 namespace kelp::engine {
 namespace {
 
-// ---- results of forked bodies: 'k' + text, or 'e' + exit code + message NUL hint
+// ---- results of forked bodies, see monitor/root_answer.h
 
 struct Pipe {
   Fd read_end, write_end;
@@ -44,15 +47,12 @@ struct Pipe {
 };
 
 int answer(int fd, const std::function<std::string()>& body) noexcept {
-  std::string text = "k";
   try {
+    std::string text;
     try {
-      text += body();
+      text = monitor::good_answer(body());
     } catch (const Error& error) {
-      const int code = error.exit_code();
-      text = "e";
-      text.append(reinterpret_cast<const char*>(&code), sizeof code);
-      text.append(error.message()).append(1, '\0').append(error.hint());
+      text = monitor::bad_answer(error);
     }
     sys::write_all(fd, text, "the answer");
     return 0;
@@ -66,15 +66,8 @@ std::string result_of(sys::Child child, Pipe& pipe) {
   pipe.write_end.reset();
   const std::string text = sys::read_rest(pipe.read_end.get(), "the answer", 256u << 20);
   const int code = child.wait();
-  if (!text.empty() && text.front() == 'k' && code == 0) return text.substr(1);
-  int exit_code = kExitFailure;
-  if (text.size() < 1 + sizeof exit_code) throw_error("a child process ended with status {}", code);
-  std::memcpy(&exit_code, text.data() + 1, sizeof exit_code);
-  const std::string rest = text.substr(1 + sizeof exit_code);
-  const auto end = rest.find('\0');
-  std::string message = rest.substr(0, end);
-  const std::string hint = end == std::string::npos ? "" : rest.substr(end + 1);
-  throw Error(std::move(message), exit_code).with_hint(hint);
+  if (text.empty()) throw_error("a child process ended with status {}", code);
+  return monitor::read_answer(text);
 }
 
 // ---- sessions
@@ -103,14 +96,19 @@ Fd open_root(const std::string& path) {
   return root;
 }
 
-void become_monitor(const SessionRequest& request) {
+void become_monitor(const SessionRequest& request, int root, int network) {
   sys::SpawnRequest exec;
   exec.path = own_program("kelp-monitor");
   const int first = 3 + static_cast<int>(request.preserve_fds);
-  exec.argv = {"kelp-monitor", std::to_string(first), std::to_string(first + 1), std::to_string(first + 2)};
+  exec.argv = {"kelp-monitor"};
+  for (int number = first; number < first + 4; ++number) exec.argv.push_back(std::to_string(number));
   exec.new_session = true;
   exec.working_dir = "/";  // the caller's directory must stay unmountable
-  exec.fds = {{first, request.link}, {first + 1, request.plan}, {first + 2, request.lock}};
+  exec.fds = {{first, request.link}, {first + 1, request.plan}, {first + 2, request.lock}, {first + 3, root}};
+  if (network >= 0) {
+    exec.argv.push_back(std::to_string(first + 4));
+    exec.fds.emplace_back(first + 4, network);
+  }
   for (int fd = 3; fd < first; ++fd) exec.fds.emplace_back(fd, fd);
   if (!request.passthrough)
     for (const int fd : {0, 1, 2}) exec.fds.emplace_back(fd, -1);
@@ -136,23 +134,61 @@ bool gate_opens(const SessionRequest& request) {
   return count == 1;
 }
 
+void make_root(Context& context, const StartPlan& start) {
+  std::string root = start.rootfs;
+  if (root.empty()) {
+    RootfsPlan plan = rootfs_of(context, start.bundle, start.lowers);
+    plan.volatile_overlay = start.volatile_overlay;
+    step("mount the root filesystem", [&] { mount_rootfs(plan); });
+    root = plan.directory + "/merged";
+  }
+  step("mount the overlays of volumes", [&] { mount_overlays(start.overlays); });
+  step("fill volumes", [&] { fill_volumes(context, start, open_root(root).get()); });
+}
+
+/// The socket closes without a word when it cannot be made: the runtime then tries itself, and says why.
+void make_network(sys::Link& to) {
+  try {
+    sys::unshare(CLONE_NEWNET);
+    sys::bring_loopback_up();
+    to.send("n", {sys::open_ns(0, "net").get()});
+  } catch (const Error& error) {
+    log::debug("make a network namespace ahead: {}", error.message());
+  }
+}
+
+/// A child of the session, beside the monitor's start.
+int make_surroundings(Context& context, const SessionRequest& request, Pipe& root, sys::Link& network) {
+  const int code = answer(root.write_end.get(), [&] {
+    make_root(context, *request.start);
+    return std::string();
+  });
+  root.write_end.reset();
+  if (code == 0 && network.valid()) make_network(network);
+  return code;
+}
+
 int run_session(Context& context, const SessionRequest& request) {
-  const StartPlan& start = *request.start;
   if (request.gate_far != nullptr) ::close(request.gate_far->get());  // our copy: the pipe must end with kelp
   try {
     // Below this line we are uid 0 of S, alone in a mount namespace whose mounts do not reach the host.
     step("make the mount namespace a slave", [] { sys::make_mounts_slave(); });
     step("seal the runtime", [&] { seal_program(runtime_program(context)); });
-    std::string root = start.rootfs;
-    if (root.empty()) {
-      RootfsPlan plan = rootfs_of(context, start.bundle, start.lowers);
-      plan.volatile_overlay = start.volatile_overlay;
-      step("mount the root filesystem", [&] { mount_rootfs(plan); });
-      root = plan.directory + "/merged";
-    }
-    step("mount the overlays of volumes", [&] { mount_overlays(start.overlays); });
-    step("fill volumes", [&] { fill_volumes(context, start, open_root(root).get()); });
-    if (gate_opens(request)) become_monitor(request);
+    // fuse-overlayfs is to become the monitor's when the child that starts it has ended.
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    Pipe root;
+    std::pair<sys::Link, sys::Link> network;
+    if (request.new_network) network = sys::Link::pair();
+    const pid_t parent = ::getpid();
+    const sys::Child maker = sys::clone_child(0, [&]() -> int {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != parent) return kExitFailure;
+      network.first.close();
+      return make_surroundings(context, request, root, network.second);
+    });
+    root.write_end.reset();
+    network.second.close();
+    if (gate_opens(request)) become_monitor(request, root.read_end.get(), network.first.fd());
   } catch (const Error& error) {
     tell_failure(request.link, error);
   }
@@ -360,7 +396,10 @@ sys::Child start_session(Context& context, const SessionRequest& request) {
   options.flags = CLONE_NEWNS;
   options.cgroup_fd = request.cgroup_fd;
   options.publish = true;
-  if (joined) options.userns = &*joined;
+  if (joined)
+    options.userns = &*joined;
+  else if (request.upcoming != nullptr)
+    options.userns = request.upcoming->join();
   return clone_in_userns(context, options, [&] { return run_session(context, request); });
 }
 

@@ -45,17 +45,23 @@ void with_container_root(Context& context, const store::ContainerRecord& record,
 /// cgroup_fd    where the session begins, -1 = our own group
 /// gate         reading end of a pipe and its far end, or null: the monitor is not started before a byte comes;
 ///              end-of-file ends the session
+/// upcoming     S where it is being made, or null
+/// new_network  the container gets a network namespace of its own, owned by S: it is made in the session, beside the
+///              monitor's and the runtime's start (half a millisecond)
 /// passthrough  the monitor keeps our stdin, stdout and stderr for the container
 struct SessionRequest {
   const StartPlan* start = nullptr;
   int link = -1, plan = -1, lock = -1;
   int cgroup_fd = -1;
   const Fd *gate = nullptr, *gate_far = nullptr;
+  UpcomingUserns* upcoming = nullptr;
+  bool new_network = false;
   bool passthrough = false;
   unsigned preserve_fds = 0;  ///< descriptors from 3 on that the monitor gets for the container
 };
-/// Clones the session of a container: in S, with a mount namespace, root file system and volumes in place, it becomes
-/// the monitor. What goes wrong before that is told over the link, as the monitor would (monitor/protocol.h).
+/// Clones the session of a container: in S, with a mount namespace, it becomes the monitor, while a child of it makes
+/// the root file system and fills the volumes; the monitor waits for that child's answer (monitor/root_answer.h). What
+/// goes wrong before there is a monitor is told over the link, as the monitor would (monitor/protocol.h).
 sys::Child start_session(Context& context, const SessionRequest& request);
 
 }  // namespace kelp::engine

@@ -21,6 +21,7 @@
 #include "engine/host.h"
 #include "store/containers.h"
 #include "sys/lock.h"
+#include "sys/map_helpers.h"
 #include "sys/namespaces.h"
 #include "sys/procfs.h"
 #include "sys/subid.h"
@@ -204,6 +205,56 @@ sys::Child clone_in_userns(Context& context, const UsernsClone& options, const s
   if (options.publish) publish(context, {child.pid, sys::start_time(child.pid)});
   if (::write(go.get(), "g", 1) != 1) throw_errno("start the first process of the user namespace");
   return child;
+}
+
+struct UpcomingUserns::Making {
+  std::optional<sys::FileLock> lock;
+  Fd go;  ///< the waiting child ends when this closes
+  sys::Child holder;
+  std::optional<sys::MapHelpers> helpers;
+  Fd userns;
+};
+
+UpcomingUserns::UpcomingUserns(Context& context) : context_(context) {
+  if (find_userns(context)) return;
+  try {
+    auto making = std::make_unique<Making>();
+    making->lock = sys::FileLock::try_exclusive(context.layout.run + "/userns.lock");
+    if (!making->lock || find_userns(context)) return;
+    making->holder = make_userns(
+        context, {}, [] { return 0; }, making->lock->fd(), making->go);
+    making->helpers.emplace(making->holder.pid, wanted_maps(context));
+    making_ = std::move(making);
+  } catch (const Error& error) {
+    log::debug("make a user namespace ahead: {}", error.message());
+  }
+}
+
+UpcomingUserns::~UpcomingUserns() = default;
+
+const Fd* UpcomingUserns::join() {
+  if (!making_) return nullptr;
+  if (making_->helpers) {
+    step("map ids", [&] { making_->helpers->finish(); });
+    making_->helpers.reset();
+    const Holder holder{making_->holder.pid, sys::start_time(making_->holder.pid)};
+    auto userns = userns_of_process(holder.pid, holder.start);
+    if (!userns) throw_error("the first process of the user namespace has ended");
+    making_->userns = std::move(*userns);
+    publish(context_, holder);
+    making_->lock.reset();
+  }
+  return &making_->userns;
+}
+
+void UpcomingUserns::hand_over(pid_t pid) {
+  if (!making_ || !making_->userns) return;
+  try {
+    publish(context_, {pid, sys::start_time(pid)});
+  } catch (const Error& error) {  // it has ended already, or the directory was taken away: S is found by the monitors
+    log::debug("publish the user namespace: {}", error.message());
+  }
+  making_.reset();
 }
 
 }  // namespace kelp::engine

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -39,5 +40,27 @@ struct UsernsClone {
 /// Clones a child that runs `body` as uid 0 of S. Where there is no S the child gets a new one; with `publish` under
 /// the lock, so that many starters at once end in one S.
 sys::Child clone_in_userns(Context& context, const UsernsClone& options, const std::function<int()>& body);
+
+/// A new S on its way while a start is prepared: where there is none, a child that only waits gets the maps, and the
+/// first session joins it. Nothing happens when S lives, or somebody else is making one; what cannot be made is left to
+/// clone_in_userns(), which then says why.
+class UpcomingUserns {
+ public:
+  explicit UpcomingUserns(Context& context);
+  ~UpcomingUserns();
+  UpcomingUserns(const UpcomingUserns&) = delete;
+  UpcomingUserns& operator=(const UpcomingUserns&) = delete;
+
+  /// Waits for the maps and publishes the waiting child as a holder of S. nullptr: there is nothing to join here.
+  /// throws  Error when the helpers refuse
+  const Fd* join();
+  /// `pid` (a monitor) lives in S now: it is published, and the waiting child ends.
+  void hand_over(pid_t pid);
+
+ private:
+  struct Making;
+  Context& context_;
+  std::unique_ptr<Making> making_;
+};
 
 }  // namespace kelp::engine

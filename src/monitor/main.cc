@@ -1,8 +1,10 @@
 // kelp-monitor: parent of one container. It is started by kelp inside the container's session (user namespace S, a
 // mount namespace with the root file system in place) and told everything by a plan; see monitor.h for what it does.
 //
-//     kelp-monitor LINK PLAN LOCK   descriptors: connection to kelp (protocol.h), memory file with the plan (plan.h),
-//                                   the container's lock file, locked
+//     kelp-monitor LINK PLAN LOCK ROOT [NETWORK]
+//                              descriptors: connection to kelp (protocol.h), memory file with the plan (plan.h), the
+//                              container's lock file, locked, a pipe that ends with the answer of the child that makes
+//                              the root file system (root_answer.h), a socket for kelp-oci run --network-fd
 //     kelp-monitor --version
 
 #include <fcntl.h>
@@ -38,7 +40,7 @@ void log_to_file(void*, log::Level level, std::string_view text) {
 
 Fd inherited(const char* text) {
   const auto number = to_int(text, 3, 1 << 20);
-  if (!number) throw_usage("kelp-monitor is started by kelp: LINK PLAN LOCK expected");
+  if (!number) throw_usage("kelp-monitor is started by kelp: LINK PLAN LOCK ROOT [NETWORK] expected");
   Fd fd(static_cast<int>(*number));
   if (::fcntl(fd.get(), F_SETFD, FD_CLOEXEC) < 0) throw_errno("descriptor {}", *number);
   return fd;
@@ -49,10 +51,12 @@ int run(int argc, char** argv) {
     std::puts("kelp-monitor " KELP_VERSION);
     return 0;
   }
-  if (argc != 4) throw_usage("kelp-monitor is started by kelp: LINK PLAN LOCK expected");
+  if (argc < 5 || argc > 6) throw_usage("kelp-monitor is started by kelp: LINK PLAN LOCK ROOT [NETWORK] expected");
   ::umask(0077);
   Fd link = inherited(argv[1]);
   const Fd lock = inherited(argv[3]);  // held until we end, whatever ends us
+  Fd root = inherited(argv[4]);
+  Fd network = argc > 5 ? inherited(argv[5]) : Fd();
   monitor::Plan plan;
   {
     const Fd file = inherited(argv[2]);
@@ -64,7 +68,7 @@ int run(int argc, char** argv) {
   log::divert(log_to_file, nullptr);
   // Whatever loses its parent in the container's own pid namespace goes to its first process; all else comes to us.
   if (::prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) throw_errno("become a subreaper");
-  return monitor::Monitor(std::move(plan), std::move(link)).run();
+  return monitor::Monitor(std::move(plan), std::move(link), std::move(root), std::move(network)).run();
 }
 
 }  // namespace

@@ -12,6 +12,8 @@
 #include "base/text.h"
 #include "monitor/cleanup.h"
 #include "monitor/event_log.h"
+#include "monitor/root_answer.h"
+#include "sys/lock.h"
 #include "sys/procfs.h"
 #include "sys/safe_path.h"
 
@@ -41,12 +43,14 @@ Fd open_dir(const std::string& path) {
 
 }  // namespace
 
-Monitor::Monitor(Plan plan, Fd link)
+Monitor::Monitor(Plan plan, Fd link, Fd root, Fd network)
     : plan_(std::move(plan)),
       reaper_(loop_),
       clients_(loop_, *this),
       streams_(loop_, log_, clients_),
       run_dir_(open_dir(plan_.run_dir)),
+      root_(std::move(root)),
+      network_(std::move(network)),
       slirp_(loop_, reaper_, plan_, run_dir_.get()),
       notify_(loop_) {
   starter_ = clients_.adopt(std::move(link));
@@ -70,6 +74,7 @@ int Monitor::run() {
   try {
     starting_ = true;
     log_ = open_log(plan_);
+    await_root();
     clients_.listen(run_dir_.get());  // 2. from here on the container can be asked for
     start();                          // 3. runtime, network, state file, gate
     starting_ = false;
@@ -133,6 +138,13 @@ void Monitor::publish_again() noexcept {
   } catch (const Error& error) {
     log::warn("publish the state again: {}", error.message());
   }
+}
+
+/// Nothing else can be done before: the volumes may take long, and nobody knows of us yet.
+void Monitor::await_root() {
+  const std::string answer = sys::read_rest(root_.get(), "the answer of the root file system's maker");
+  root_.reset();
+  read_answer(answer);
 }
 
 bool Monitor::wait_for(const std::function<bool()>& condition, int limit) {

@@ -26,8 +26,9 @@ namespace kelp::monitor {
 /// One container from its start to its removal; the story is run() (monitor.cc).
 class Monitor final : private Control {
  public:
-  /// link: connection of the kelp that started us
-  Monitor(Plan plan, Fd link);
+  /// link: connection of the kelp that started us; root: where the answer of the root file system's maker comes;
+  /// network: what the first runtime gets as --network-fd, or nothing
+  Monitor(Plan plan, Fd link, Fd root, Fd network);
   ~Monitor() override;
   /// Returns when nothing of the container is left but its record (with --rm not even that).
   int run();
@@ -46,6 +47,7 @@ class Monitor final : private Control {
   void delete_from_runtime() noexcept;
 
   // monitor.cc
+  void await_root();
   bool wait_for(const std::function<bool()>& condition, int milliseconds);
   void check_starter() const;
   void watch_container();
@@ -92,7 +94,7 @@ class Monitor final : private Control {
   LogFile log_;
   Clients clients_;
   Streams streams_;
-  Fd run_dir_;
+  Fd run_dir_, root_, network_;
   Fd caller_;  ///< pidfd, with --die-with-parent
   int caller_watch_ = 0;
   Slirp slirp_;

@@ -21,7 +21,7 @@ namespace kelp::monitor {
 namespace {
 
 // Numbers of descriptors in the runtime, above those that the container gets.
-constexpr int kDirFd = 7, kLogFd = 8, kGateFd = 9;
+constexpr int kDirFd = 7, kLogFd = 8, kGateFd = 9, kNetworkFd = 10;
 int number(const Plan& plan, int base) { return base + static_cast<int>(plan.preserve_fds); }
 constexpr int kCreateTimeout = 120000, kStartTimeout = 60000;
 constexpr const char* kConsole = "console.sock";
@@ -116,6 +116,7 @@ pid_t Monitor::create_with_own_runtime(const RuntimeLog& log) {
     console.emplace(run_dir_.get(), kConsole);
     arguments.insert(arguments.end(), {"--console-socket", fd_path(number(plan_, kDirFd)) + "/" + kConsole});
   }
+  if (network_) arguments.insert(arguments.end(), {"--network-fd", std::to_string(number(plan_, kNetworkFd))});
   arguments.insert(arguments.end(), plan_.create_args.begin(), plan_.create_args.end());
   if (plan_.preserve_fds != 0)
     arguments.insert(arguments.end(), {"--preserve-fds", std::to_string(plan_.preserve_fds)});
@@ -124,9 +125,11 @@ pid_t Monitor::create_with_own_runtime(const RuntimeLog& log) {
   auto request = runtime_request(std::move(arguments), log);
   for (const auto& fd : streams_.open(plan_)) request.fds.push_back(fd);
   request.fds.emplace_back(number(plan_, kGateFd), far.get());
+  if (network_) request.fds.emplace_back(number(plan_, kNetworkFd), network_.get());
   pass_preserved(request);
   sys::Child child = sys::spawn(request);
   far.reset();
+  network_.reset();  // good for one start: a restart makes its own
   streams_.close_far_ends();
   runtime_pid_ = child.pid;
   child.detach();

@@ -234,9 +234,17 @@ std::vector<std::string> Container::list(const std::string& root) {
 }
 
 void Container::write(const Record& record) {
+  stage(record);
+  publish();
+}
+
+void Container::stage(const Record& record) {
   const std::string text = print_record(record);
   ::unlinkat(dir_.get(), ".state.json", 0);
   write_new(dir_.get(), ".state.json", text);
+}
+
+void Container::publish() {
   if (::renameat(dir_.get(), ".state.json", dir_.get(), "state.json") < 0) throw_errno("write {}/state.json", path_);
 }
 

@@ -64,6 +64,9 @@ class Container {
   [[nodiscard]] int dir() const noexcept { return dir_.get(); }
 
   void write(const Record& record);
+  /// write() in two: the file is made while the first process is still at work, and gets its name by publish().
+  void stage(const Record& record);
+  void publish();
   /// nullopt: not created yet.
   [[nodiscard]] std::optional<Record> read() const;
   /// As read(); throws Error when the container is still being created.

@@ -21,7 +21,9 @@
 #include "runtime/node_settings.h"
 #include "runtime/start_gate.h"
 #include "runtime/terminal.h"
+#include "sys/link.h"
 #include "sys/lock.h"
+#include "sys/namespaces.h"
 #include "sys/procfs.h"
 #include "sys/sd_bus.h"
 #include "sys/signals.h"
@@ -134,6 +136,21 @@ void tell_holder(const Creation& c, const char* what) {
   (void)!::send(c.options.hold_fd, line.data(), line.size(), MSG_NOSIGNAL);
 }
 
+/// A network namespace that was made beside our own work. We enter it ourselves, so that the first process is born in
+/// it; hooks of the runtime's side must not find themselves there.
+void take_network(Creation& c) {
+  NamespacePlan& namespaces = c.plan.namespaces;
+  if (c.options.network_fd < 0) return;
+  sys::Link from(Fd(c.options.network_fd));
+  if (!namespaces.has_new(CLONE_NEWNET) || namespaces.new_user || namespaces.joined_user || namespaces.staged ||
+      !c.plan.bundle.config.hooks.empty() || !c.plan.bundle.config.linux_.net_devices.empty())
+    return;
+  const auto frame = from.receive();
+  if (!frame || frame->fds.empty()) return;
+  step("join the network namespace", [&] { sys::join(frame->fds[0].get(), CLONE_NEWNET); });
+  namespaces.clone_flags &= ~static_cast<std::uint64_t>(CLONE_NEWNET);
+}
+
 void start_process(Creation& c) {
   // A first process whose user is not ours may be unable to reach the caller's directories: open them for it.
   const bool open_all = (c.plan.namespaces.new_user || c.plan.namespaces.joined_user) && ::geteuid() == 0;
@@ -145,6 +162,7 @@ void start_process(Creation& c) {
       detach_root(c.plan.bundle.rootfs);
     });
   }
+  take_network(c);
   auto [ours, theirs] = sys::Link::pair();
   c.link.emplace(std::move(ours));
   const FirstProcessOptions options{.cgroup_fd = c.group.fd ? c.group.fd.get() : -1,
@@ -163,13 +181,38 @@ void start_process(Creation& c) {
   c.plan.console_socket.reset();
 }
 
-/// Serves the first process until it is ready.
+void stage_record(Creation& c) {
+  Record record;
+  record.id = c.options.id;
+  record.pid = c.first.pid;
+  record.start_time = sys::start_time(c.first.pid);
+  record.boot_id = sys::boot_id();
+  record.bundle = c.plan.bundle.dir;
+  record.rootfs = c.plan.bundle.rootfs;
+  record.created = format_rfc3339(std::chrono::system_clock::now());
+  record.cgroup = c.group.path;
+  record.cgroup_made = c.group.made;
+  record.cgroup_scope = c.group.scope;
+  record.mounted_rootfs = !c.plan.namespaces.own_mounts;
+  record.poststop = !c.plan.bundle.config.hooks.poststop.empty();
+  record.annotations = c.plan.bundle.config.annotations;
+  c.container->stage(record);
+}
+
+/// Serves the first process until it is ready. The record is made beside its work, but not while it waits for ids.
 void serve_until_ready(Creation& c) {
+  bool staged = false;
+  bool waits_for_ids = maps_itself(c.plan.namespaces);
   for (;;) {
+    if (!staged && !waits_for_ids) {
+      step("state", [&] { stage_record(c); });
+      staged = true;
+    }
     const ParentLink::Event event = c.link->require("create the container");
     switch (event.msg) {
       case Msg::map_ids:
         step("map ids", [&] { sys::write_id_maps(c.first.pid, c.plan.namespaces.maps); });
+        waits_for_ids = false;
         break;
       case Msg::hooks: {
         const spec::Hooks& hooks = c.plan.bundle.config.hooks;
@@ -191,22 +234,8 @@ void serve_until_ready(Creation& c) {
   }
 }
 
-void write_records(Creation& c) {
-  Record record;
-  record.id = c.options.id;
-  record.pid = c.first.pid;
-  record.start_time = sys::start_time(c.first.pid);
-  record.boot_id = sys::boot_id();
-  record.bundle = c.plan.bundle.dir;
-  record.rootfs = c.plan.bundle.rootfs;
-  record.created = format_rfc3339(std::chrono::system_clock::now());
-  record.cgroup = c.group.path;
-  record.cgroup_made = c.group.made;
-  record.cgroup_scope = c.group.scope;
-  record.mounted_rootfs = !c.plan.namespaces.own_mounts;
-  record.poststop = !c.plan.bundle.config.hooks.poststop.empty();
-  record.annotations = c.plan.bundle.config.annotations;
-  c.container->write(record);
+void publish_record(Creation& c) {
+  c.container->publish();
   if (!c.options.pid_file.empty()) sys::replace_file(c.options.pid_file, std::to_string(c.first.pid), 0644);
   if (!c.options.pidfd_socket.empty())
     sys::send_fd(connect_socket("pidfd socket", c.options.pidfd_socket).get(), "pidfd", c.first.pidfd.get());
@@ -226,7 +255,7 @@ void create(Creation& c) {
   step("first process", [&] { start_process(c); });
   serve_until_ready(c);
   if (c.console.valid()) c.master = receive_terminal(c.console, c.plan.bundle.config.process->console_size);
-  step("state", [&] { write_records(c); });
+  step("state", [&] { publish_record(c); });
 }
 
 /// hold: says that the container is created and waits for the caller's byte. false: the caller has gone.

@@ -20,6 +20,9 @@ struct CreateOptions {
   bool detach = false, keep = false;
   /// Private, a socket: say "cloned PID" and "created PID" there, and wait for a byte before the payload starts.
   int hold_fd = -1;
+  /// Private, a socket on which a new network namespace with its loopback up may come, made while we started: used in
+  /// place of one of our own. End-of-file: it could not be made.
+  int network_fd = -1;
 };
 
 /// `kelp-oci create`: the container exists and waits for `start`.

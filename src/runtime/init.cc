@@ -1,17 +1,13 @@
 #include "runtime/init.h"
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -23,6 +19,7 @@
 #include "runtime/payload.h"
 #include "runtime/start_gate.h"
 #include "runtime/terminal.h"
+#include "sys/loopback.h"
 #include "sys/namespaces.h"
 #include "sys/safe_path.h"
 
@@ -41,15 +38,6 @@ pid_t outer_pid() {
   char text[32] = {};
   if (::readlink("/proc/self", text, sizeof text - 1) <= 0) return 0;
   return static_cast<pid_t>(to_int(text).value_or(0));
-}
-
-void bring_loopback_up() {
-  const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!socket) throw_errno("make a socket");
-  ifreq request{};
-  std::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP | IFF_RUNNING | IFF_LOOPBACK;
-  if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) < 0) throw_errno("set lo up");
 }
 
 /// What is written to the runtime's /proc, before that is out of sight.
@@ -146,7 +134,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   if (plan.new_keyring) step("session keyring", [&] { new_session_keyring(plan.state.id.c_str()); });
   // Only now: the root of a cgroup namespace is the group that its maker is in.
   if (plan.namespaces.new_cgroup_ns) step("cgroup namespace", [] { sys::unshare(CLONE_NEWCGROUP); });
-  if (plan.namespaces.has_new(CLONE_NEWNET)) step("loopback interface", [] { bring_loopback_up(); });
+  if (plan.namespaces.has_new(CLONE_NEWNET)) step("loopback interface", [] { sys::bring_loopback_up(); });
   const ExecLabels labels = settings_of_the_process(plan);
 
   Fd root = build_root(plan);

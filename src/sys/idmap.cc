@@ -12,6 +12,7 @@
 #include "base/owned.h"
 #include "base/text.h"
 #include "sys/capability.h"
+#include "sys/map_helpers.h"
 #include "sys/procfs.h"
 #include "sys/spawn.h"
 #include "sys/subid.h"
@@ -63,27 +64,6 @@ std::string finish_helper(Helper& helper) {
   return fmt::format("{}: {}", helper.name, printable(text));
 }
 
-void write_with_helpers(pid_t child, const IdMaps& maps) {
-  Helper users = start_helper("newuidmap", newuidmap_path(), child, maps.uids);
-  std::string second;
-  Helper groups{"newgidmap", std::nullopt, Fd()};
-  try {
-    groups = start_helper("newgidmap", newgidmap_path(), child, maps.gids);
-  } catch (const Error& error) {
-    second = error.message();  // the first helper still has to be waited for
-  }
-  std::string failed = finish_helper(users);
-  if (second.empty()) second = finish_helper(groups);
-  if (failed.empty()) failed = second;
-  if (failed.empty()) return;
-  Error error("map ids: " + failed);
-  if (no_new_privs())
-    error.with_hint("no_new_privs is set on this process, so set-uid helpers cannot work: start kelp outside of it");
-  else
-    error.with_hint("compare /etc/subuid and /etc/subgid with the ranges asked for: `kelp doctor` tells more");
-  throw error;
-}
-
 std::string map_text(const IdRanges& ranges) {
   std::string text;
   for (const IdRange& range : ranges) text += fmt::format("{} {} {}\n", range.inside, range.outside, range.count);
@@ -106,14 +86,48 @@ void check_lines(const IdRanges& ranges, const char* which) {
 
 }  // namespace
 
-void write_id_maps(pid_t child, const IdMaps& maps) {
+struct MapHelpers::Running {
+  Helper users, groups;
+  std::string groups_failed;  ///< why newgidmap could not be started
+};
+
+MapHelpers::MapHelpers(pid_t child, const IdMaps& maps) {
   check_lines(maps.uids, "uid");
   check_lines(maps.gids, "gid");
-  if (maps.helpers)
-    write_with_helpers(child, maps);
-  else
+  if (!maps.helpers) {
     write_directly(child, maps);
+    return;
+  }
+  running_ = std::make_unique<Running>(
+      Running{start_helper("newuidmap", newuidmap_path(), child, maps.uids), {"newgidmap", std::nullopt, Fd()}, ""});
+  try {
+    running_->groups = start_helper("newgidmap", newgidmap_path(), child, maps.gids);
+  } catch (const Error& error) {
+    running_->groups_failed = error.message();  // the first helper still has to be waited for
+  }
 }
+
+MapHelpers::~MapHelpers() = default;
+MapHelpers::MapHelpers(MapHelpers&&) noexcept = default;
+MapHelpers& MapHelpers::operator=(MapHelpers&&) noexcept = default;
+
+void MapHelpers::finish() {
+  const std::unique_ptr<Running> running = std::move(running_);
+  if (!running) return;
+  std::string failed = finish_helper(running->users);
+  std::string second = running->groups_failed;
+  if (second.empty()) second = finish_helper(running->groups);
+  if (failed.empty()) failed = second;
+  if (failed.empty()) return;
+  Error error("map ids: " + failed);
+  if (no_new_privs())
+    error.with_hint("no_new_privs is set on this process, so set-uid helpers cannot work: start kelp outside of it");
+  else
+    error.with_hint("compare /etc/subuid and /etc/subgid with the ranges asked for: `kelp doctor` tells more");
+  throw error;
+}
+
+void write_id_maps(pid_t child, const IdMaps& maps) { MapHelpers(child, maps).finish(); }
 
 IdRanges read_id_map(const std::string& path) {
   IdRanges ranges;

@@ -17,15 +17,21 @@ constexpr std::array kOptions = {
     OptionSpec{"no-subreaper", 0, nullptr, "has no effect: kelp-oci is never a subreaper here"},
     OptionSpec{"hold-fd", 0, "N",
                "say \"cloned PID\" and \"created PID\" there and wait for a byte before the program starts", true},
+    OptionSpec{"network-fd", 0, "N", "a socket over which the new network namespace comes", true},
 };
+
+int descriptor(const Call& call, const char* name) {
+  const int fd = call.options.number(name, -1, 3, 1 << 20);
+  if (fd >= 0 && ::fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) throw_usage("--{} {}: this descriptor is not open", name, fd);
+  return fd;
+}
 
 int run(const Call& call) {
   CreateOptions options = create_options(call);
   options.detach = call.options.flag("detach");
   options.keep = call.options.flag("keep");
-  options.hold_fd = call.options.number("hold-fd", -1, 3, 1 << 20);
-  if (options.hold_fd >= 0 && ::fcntl(options.hold_fd, F_SETFD, FD_CLOEXEC) < 0)
-    throw_usage("--hold-fd {}: this descriptor is not open", options.hold_fd);
+  options.hold_fd = descriptor(call, "hold-fd");
+  options.network_fd = descriptor(call, "network-fd");
   return run_container(options);
 }
 
