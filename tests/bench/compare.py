@@ -2,6 +2,7 @@
 """Measures kelp beside podman, bare crun and bwrap in one run: interleaved, medians, ratios.
 
 usage: compare.py [--rounds N] [--containers N] [--only WORD]   (see tests/bench/run)
+Whatever a command leaves running for a moment (clean-up) is waited for before the next one is timed.
 Exit status 1: a goal was missed. A row that cannot be measured here is listed as skipped, with its reason.
 """
 
@@ -17,10 +18,12 @@ import tarfile
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent), str(pathlib.Path(__file__).resolve().parent)]
 
 from harness import images, leaks, needs, programs  # noqa: E402
 from harness.registry import free_port  # noqa: E402
+import runtimes  # noqa: E402
+from measure import Table, adopt_orphans, medians, timed  # noqa: E402
 
 NONE = ("--network", "none")
 
@@ -42,60 +45,9 @@ class Contestant:
         return timed([*self.argv, *args], self.env, self.dir)
 
 
-def timed(argv, env, directory):
-    """Milliseconds from the start of the program to its end."""
-    start = time.perf_counter()
-    code = subprocess.Popen(argv, env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL).wait()
-    spent = (time.perf_counter() - start) * 1000
-    if code != 0:
-        raise RuntimeError(f"{' '.join(argv)}: exit {code}")
-    return spent
-
-
-class Table:
-    """The rows: what was measured, and whether the goal was met."""
-
-    def __init__(self):
-        self.missed = self.skipped = 0
-        print(f"{'':42} {'kelp ms':>9} {'peer ms':>9} {'ratio':>7}  goal")
-
-    def row(self, what, mine, peer, ok, goal, ratio=None):
-        self.missed += not ok
-        ratio = ratio if ratio is not None else (peer / mine if mine else 0)
-        print(f"{what:42} {mine:9.2f} {peer:9.2f} {ratio:7.1f}  {goal}  {'ok' if ok else 'MISSED'}", flush=True)
-
-    def faster(self, what, mine, peer, times):
-        self.row(what, mine, peer, peer >= times * mine, f"{times} times faster")
-
-    def at_most(self, what, mine, peer, factor):
-        self.row(what, mine, peer, mine <= factor * peer, f"at most {factor} x", mine / peer)
-
-    def no_more_than(self, what, mine, base, extra):
-        self.row(what, mine, base, mine - base <= extra, f"at most {extra} ms more ({mine - base:+.2f})", mine / base)
-
-    def skip(self, what, why):
-        self.skipped += 1
-        print(f"{what:42} skipped: {why}", flush=True)
-
-    def fact(self, what, value):
-        print(f"{what:42} {value:9.2f}", flush=True)
-
-
-def medians(rounds, **candidates):
-    """Calls each candidate (a function that gives milliseconds) in turn, round after round; medians by name."""
-    samples = {name: [] for name in candidates}
-    for call in candidates.values():
-        call()  # caches are warm for all
-    for _ in range(rounds):
-        for name, call in candidates.items():
-            samples[name].append(call())
-    return {name: statistics.median(values) for name, values in samples.items()}
-
-
 class Bench:
-    def __init__(self, place, rounds):
-        self.rounds, self.place = rounds, place
+    def __init__(self, place, run_place, rounds):
+        self.rounds, self.place, self.run_place = rounds, place, run_place
         self.table = None
         self.archive = images.busybox_image().write_archive(place / "busybox.tar", "localhost/busybox:latest")
         self.layers = images.many_layers_image(20).write_archive(place / "layers.tar", "localhost/layers:latest")
@@ -112,14 +64,19 @@ class Bench:
         directory = self.place / name
         directory.mkdir()
         made = programs.Kelp(directory)
-        return Contestant("kelp", [made.path], made.env, directory)
+        return Contestant("kelp", [made.path], made.env | self._runtime_dir(name), directory)
+
+    def _runtime_dir(self, name):
+        directory = self.run_place / name
+        directory.mkdir(mode=0o700)
+        return {"XDG_RUNTIME_DIR": str(directory)}
 
     def _podman(self):
         if needs.find_program("podman") is None:
             return None
         directory = self.place / "p"
         directory.mkdir()
-        env = programs.Kelp(directory).env
+        env = programs.Kelp(directory).env | self._runtime_dir("p")
         configuration = directory / "f/containers"
         configuration.mkdir()
         (configuration / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
@@ -159,22 +116,13 @@ class Bench:
             if not any(space["type"] == kind for space in spaces):
                 spaces.append({"type": kind})
         (bundle / "config.json").write_text(json.dumps(config))
-        root = self.place / "crun"
+        root = self.run_place / "crun"
         argv = ["crun", "--root", str(root), "--cgroup-manager", "disabled", "run", "-b", str(bundle), "bench"]
         done = subprocess.run(argv, env=self.kelp.env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             print(f"bare crun cannot run here: {done.stderr.strip()}")
             return None
         return lambda: timed(argv, self.kelp.env, self.place)
-
-    def inside_userns(self, argv, rounds):
-        """Median of a command run inside an existing user namespace, the time of joining left out."""
-        program = ("import subprocess,sys,time\nfor _ in range(int(sys.argv[1])):\n s=time.perf_counter()\n"
-                   " subprocess.run(sys.argv[2:],stdin=subprocess.DEVNULL,stdout=subprocess.DEVNULL,check=True)\n"
-                   " print((time.perf_counter()-s)*1000,flush=True)\n")
-        done = subprocess.run(["unshare", "--user", "--map-root-user", "--map-auto", "--mount", sys.executable, "-c",
-                               program, str(rounds), *argv], capture_output=True, text=True, env=self.kelp.env)
-        return statistics.median(map(float, done.stdout.split())) if done.returncode == 0 and done.stdout else None
 
     # --- the rows of the table ---
 
@@ -304,6 +252,12 @@ class Bench:
         self.table.row(f"stats --no-stream of {count}", result["kelp"], 50, result["kelp"] < 50, "below 50 ms")
         self.kelp("rm", "-f", "-t", "0", *[f"use{n}" for n in range(count)])
 
+    def runtimes(self):
+        """The runtime alone, without engine and monitor."""
+        state = self.run_place / "oci"
+        state.mkdir(mode=0o700)
+        runtimes.rows(self.table, self.place, state, self.place / "bundle/rootfs", self.rounds, self.kelp.env)
+
     def clean(self):
         self.kelp("rm", "-f", "-a", "-t", "0", check=False)
         if self.podman:
@@ -315,17 +269,22 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--containers", type=int, default=300)
-    options.add_argument("--only", default="", help="start, variants, network, commands, stats or many")
+    options.add_argument("--only", default="", help="start, runtimes, variants, network, commands, stats or many")
     given = options.parse_args()
     if os.getuid() == 0:
         sys.exit("compare.py: run tests/bench/run, which becomes an ordinary user")
-    place = pathlib.Path(tempfile.mkdtemp(prefix="kt-b", dir="/tmp"))
+    adopt_orphans()
+    place = pathlib.Path(tempfile.mkdtemp(prefix="kt-b", dir=os.environ.get("KELP_BENCH_DIR", "/tmp")))
+    # Run directories are where a login has them; without a login, in the same place as all else.
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    run_place = pathlib.Path(tempfile.mkdtemp(prefix="kt-b", dir=session if session and os.path.isdir(session) else place))
     bench = None
     try:
-        bench = Bench(place, given.rounds)
+        bench = Bench(place, run_place, given.rounds)
         bench.table = Table()
-        for name, call in (("start", bench.start), ("variants", bench.variants), ("network", bench.network),
-                           ("commands", bench.commands), ("stats", bench.stats), ("many", lambda: bench.many(given.containers))):
+        for name, call in (("start", bench.start), ("runtimes", bench.runtimes), ("variants", bench.variants),
+                           ("network", bench.network), ("commands", bench.commands), ("stats", bench.stats),
+                           ("many", lambda: bench.many(given.containers))):
             if given.only in ("", name):
                 call()
         print(f"{bench.table.missed} goals missed, {bench.table.skipped} rows skipped")
@@ -333,8 +292,9 @@ def main():
     finally:
         if bench:
             bench.clean()
-        leaks.remove_tree(place)
-        shutil.rmtree(place, ignore_errors=True)
+        for directory in (run_place, place):
+            leaks.remove_tree(directory)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
