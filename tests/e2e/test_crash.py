@@ -67,7 +67,10 @@ class Tracer:
         self.log.unlink(missing_ok=True)
         result = self.run(*args, options=f"-o {self.log}")
         assert result.code == 0, result
-        time.sleep(0.2)
+        # A monitor outlives its command by some milliseconds, traced on a busy machine by more.
+        end = time.monotonic() + 10
+        while "exit_group(" not in self.log.read_text() and time.monotonic() < end:
+            time.sleep(0.05)
         found, seen = [], {}
         for line in self.log.read_text().splitlines():
             match = re.match(r"([a-z]\w*)\(", line)
