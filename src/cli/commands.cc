@@ -43,6 +43,10 @@ constexpr Command kCommands[] = {
     {"container prune", "", kContainers, "remove all stopped containers", define_container_prune},
 
     {"pull", "image pull", kImages, "fetch an image from a registry", define_pull},
+    {"push", "image push", kImages, "send an image to a registry", define_push},
+    {"login", "", kImages, "log in to a registry", define_login},
+    {"logout", "", kImages, "log out of a registry", define_logout},
+    {"search", "image search", kImages, "look for images in registries", define_search},
     {"images", "image ls, image list", kImages, "list images", define_images},
     {"rmi", "image rm", kImages, "remove images", define_rmi},
     {"tag", "image tag", kImages, "give an image another name", define_tag},
@@ -54,6 +58,16 @@ constexpr Command kCommands[] = {
     {"image inspect", "", kImages, "print all about images as JSON", define_image_inspect},
     {"image exists", "", kImages, "exit with 0 when the image is stored, with 1 when not", define_image_exists},
     {"image prune", "", kImages, "remove images that have no name", define_image_prune},
+    {"image tree", "", kImages, "show the layers of an image", define_image_tree},
+
+    {"manifest create", "", kImages, "make an image index", define_manifest_create},
+    {"manifest add", "", kImages, "put images into an index", define_manifest_add},
+    {"manifest annotate", "", kImages, "describe an image of an index", define_manifest_annotate},
+    {"manifest remove", "", kImages, "take an image out of an index", define_manifest_remove},
+    {"manifest inspect", "", kImages, "print an index or a manifest", define_manifest_inspect},
+    {"manifest exists", "", kImages, "exit with 0 when the index is stored, with 1 when not", define_manifest_exists},
+    {"manifest push", "", kImages, "send an index and its images to a registry", define_manifest_push},
+    {"manifest rm", "", kImages, "remove indexes", define_manifest_rm},
 
     {"volume create", "", kVolumes, "make a volume", define_volume_create},
     {"volume ls", "volume list", kVolumes, "list volumes", define_volume_ls},
@@ -75,6 +89,9 @@ constexpr Command kCommands[] = {
     {"inspect", "", kSystem, "print all about containers, images or volumes as JSON", define_inspect},
     {"info", "system info", kSystem, "show what the host offers and where things are kept", define_info},
     {"doctor", "system doctor", kSystem, "look for what this host lacks, and say how to mend it", define_doctor},
+    {"system df", "", kSystem, "show what takes how much of the disk", define_system_df},
+    {"store verify", "", kSystem, "look for damage in the store, and mend it", define_store_verify},
+    {"store gc", "", kSystem, "remove what nothing in the store needs", define_store_gc},
     {"version", "", kSystem, "show the version", define_version},
     {"system prune", "", kSystem, "remove what is not used: containers, images, volumes", define_system_prune},
     {"system check", "", kSystem, "look for damage in the store", define_system_check},
@@ -87,7 +104,8 @@ constexpr Command kCommands[] = {
 
 constexpr CommandGroup kGroups[] = {
     {"container", "all about containers"}, {"healthcheck", "health checks of containers"},
-    {"image", "all about images"},         {"secret", "all about secrets"},
+    {"image", "all about images"},         {"manifest", "all about image indexes"},
+    {"secret", "all about secrets"},       {"store", "all about what is kept on disk"},
     {"system", "all about kelp itself"},   {"volume", "all about volumes"},
 };
 

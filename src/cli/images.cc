@@ -134,8 +134,10 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
     throw_usage("a name and --filter exclude each other");
   }
   const ImageFilter filter(invocation, values.filters);
+  const bool brief = values.format.empty() && std::none_of(values.filters.begin(), values.filters.end(),
+                                                           [](const auto& f) { return starts_with(f, "label"); });
   std::vector<store::ImageRecord> images;
-  for (auto& image : store::list_images(invocation.context.layout)) {
+  for (auto& image : store::list_images(invocation.context.layout, brief)) {
     if (filter.matches(image)) images.push_back(std::move(image));
   }
   const std::string wanted = invocation.arguments.empty() ? "" : invocation.arguments[0];

@@ -115,6 +115,7 @@ store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnin
   store::put_blob(request.layout, sha256_of(config_text), config_text);
   store::put_blob(request.layout, sha256_of(manifest_text), manifest_text);
   store::NewImage image;
+  image.made_here = true;
   image.manifest = {
       .media_type = manifest.media_type, .digest = sha256_of(manifest_text).str(), .size = manifest_text.size()};
   image.chains = chain_ids(config.diff_ids);

@@ -129,9 +129,11 @@ size_t on_read(char* data, size_t size, size_t count, void* user) {
   const size_t room = static_cast<size_t>(
       std::min<std::uint64_t>(size * count, request.upload_size - std::min(exchange.upload_at, request.upload_size)));
   if (room == 0) return 0;
-  const ssize_t got = ::pread(request.upload_fd, data, room, static_cast<off_t>(exchange.upload_at));
+  const ssize_t got =
+      ::pread(request.upload_fd, data, room, static_cast<off_t>(request.upload_offset + exchange.upload_at));
   if (got <= 0) return CURL_READFUNC_ABORT;
   exchange.upload_at += static_cast<std::uint64_t>(got);
+  if (request.upload_progress) request.upload_progress(exchange.upload_at);
   return static_cast<size_t>(got);
 }
 
@@ -200,10 +202,6 @@ bool worth_retrying(const HttpError& error, bool resumable) {
   }
 }
 
-bool worth_retrying(long status) {
-  return status == 429 || status == 408 || status == 500 || status == 502 || status == 503 || status == 504;
-}
-
 }  // namespace
 
 std::optional<std::string> HttpResponse::header(std::string_view name) const {
@@ -270,6 +268,7 @@ void set_body(CURL* curl, Exchange& exchange) {
   const HttpRequest& request = *exchange.request;
   if (request.upload_fd >= 0) {
     curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+    curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, 512L << 10);
     curl_easy_setopt(curl, CURLOPT_READFUNCTION, &on_read);
     curl_easy_setopt(curl, CURLOPT_READDATA, &exchange);
     curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(request.upload_size));
@@ -385,6 +384,10 @@ std::chrono::nanoseconds pause_before(unsigned failures, const HttpOptions& opti
 
 }  // namespace
 
+void Http::pause(unsigned failures, const std::stop_token& stop) const {
+  sleep_for(pause_before(failures, options_, {}), stop);
+}
+
 HttpResponse Http::send(const HttpRequest& request) {
   // A body that goes to a sink can be resumed; anything but an upload can be asked again.
   const bool resumable = request.method == "GET" || request.method == "HEAD";
@@ -399,7 +402,7 @@ HttpResponse Http::send(const HttpRequest& request) {
     try {
       attempt(curl, shared_->share, options_, exchange);
       shared_->give_back(curl);
-      if (!worth_retrying(exchange.response.status) || failures >= options_.retries) {
+      if (request.once || !may_pass(exchange.response.status) || failures >= options_.retries) {
         exchange.response.delivered = offset + exchange.delivered - request.offset;
         return std::move(exchange.response);
       }
@@ -408,7 +411,7 @@ HttpResponse Http::send(const HttpRequest& request) {
       curl_easy_cleanup(curl);  // its connection is in an unknown state
       since_reset += exchange.delivered;
       if (since_reset >= kProgressResetsRetries) failures = 0, since_reset = 0;
-      if (!worth_retrying(error, resumable) || failures >= options_.retries) throw;
+      if (request.once || !worth_retrying(error, resumable) || failures >= options_.retries) throw;
       problem = error.message();
     } catch (...) {
       curl_easy_cleanup(curl);

@@ -68,8 +68,11 @@ struct HttpRequest {
   std::vector<std::string> headers;  ///< "Name: value"
   std::string authorization;         ///< value of the header, "" = none; never sent to another origin by a redirect
   std::string body;                  ///< POST and PUT
-  int upload_fd = -1;                ///< body from this file instead (from its start); borrowed
-  std::uint64_t upload_size = 0;
+  int upload_fd = -1;                ///< body from this file instead; borrowed
+  std::uint64_t upload_offset = 0;   ///< where in the file it begins
+  std::uint64_t upload_size = 0;     ///< bytes of it
+  std::function<void(std::uint64_t sent)> upload_progress;  ///< bytes of this body that went out; may be empty
+  bool once = false;  ///< the caller tries again himself (an upload, which has a state at the other end)
   std::uint64_t max_body = 4u << 20;  ///< bytes of an answer that is kept in memory
   BodySink sink;                      ///< body of a successful answer goes here; max_body does not count
   std::uint64_t offset = 0;           ///< with sink: the sink has this many bytes already, ask for the rest
@@ -97,6 +100,19 @@ class Http {
 
   /// throws  HttpError, Cancelled, or what the sink threw
   HttpResponse send(const HttpRequest& request);
+
+  [[nodiscard]] const HttpOptions& options() const noexcept { return options_; }
+  /// For callers with requests of the kind `once`: waits as send() would after so many failures (from 1).
+  /// throws Cancelled
+  void pause(unsigned failures, const std::stop_token& stop = {}) const;
+  /// true for failures and statuses that may pass: a later try is worth it.
+  static bool may_pass(const HttpError& error) noexcept {
+    return error.kind() != HttpError::Kind::tls && error.kind() != HttpError::Kind::plain_http &&
+           error.kind() != HttpError::Kind::refused;
+  }
+  static bool may_pass(long status) noexcept {
+    return status == 429 || status == 408 || status == 500 || status == 502 || status == 503 || status == 504;
+  }
 
  private:
   struct Shared;

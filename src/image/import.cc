@@ -73,6 +73,7 @@ store::ImageRecord import_tar(VerbRequest& request, Source& source, const std::s
       .media_type = spec::media::kManifest, .digest = sha256_of(manifest_text).str(), .size = manifest_text.size()};
   image.chains = chains;
   image.unpacked_size = size;
+  image.made_here = true;
   if (!name.empty()) image.names = {name};
   return store::add_image(request.layout, image);
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 
@@ -12,9 +13,11 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "image/digest.h"
+#include "image/signature_policy.h"
 #include "image/transports/image_plan.h"
 #include "image/unpack.h"
 #include "image/verbs.h"
+#include "spec/image_name.h"
 #include "store/blobs.h"
 #include "store/prune.h"
 
@@ -74,6 +77,26 @@ store::ImageRecord publish(const store::Layout& layout, ImagePlan& plan, const L
   return store::add_image(layout, image);
 }
 
+/// Leaves the one image that the archive has under that name.
+void choose_plan(std::vector<ImagePlan>& plans, const std::string& reference, const std::string& what) {
+  std::string full;
+  try {
+    full = spec::parse_image_name(reference).tagged().full();
+  } catch (const UsageError&) {  // a mere tag, or anything that a layout's annotation may hold
+  }
+  std::vector<std::string> there;
+  for (const ImagePlan& plan : plans) {
+    there.insert(there.end(), plan.names.begin(), plan.names.end());
+  }
+  std::erase_if(plans, [&](const ImagePlan& plan) {
+    return plan.reference != reference && std::find(plan.names.begin(), plan.names.end(), full) == plan.names.end();
+  });
+  if (plans.empty()) {
+    throw_error("{}: there is no image {} in it (it has: {})", what, kelp::quoted(reference),
+                there.empty() ? "no names" : printable(join(there, ", ")));
+  }
+}
+
 }  // namespace
 
 LoadResult load_images(const store::Layout& layout, const std::string& path, const LoadOptions& options,
@@ -81,8 +104,11 @@ LoadResult load_images(const store::Layout& layout, const std::string& path, con
   LoadResult result;
   const auto load = [&] {
     const store::StoreUse use(layout);
+    if (!options.transport.empty()) SignaturePolicy::load().check(options.transport, path);
     const auto view = open_view(layout, path);
-    for (ImagePlan& plan : plan_images(*view)) {
+    std::vector<ImagePlan> plans = plan_images(*view);
+    if (!options.reference.empty()) choose_plan(plans, options.reference, view->what());
+    for (ImagePlan& plan : plans) {
       result.images.push_back(publish(layout, plan, options, progress, result.warnings));
       result.names.push_back(plan.names);
     }
@@ -98,7 +124,9 @@ LoadResult load_images(const store::Layout& layout, const std::string& path, con
 
 std::string verb_load(VerbRequest& request) {
   request.arguments.need_positional(0, 0);
-  const LoadOptions options{.map = request.arguments.flag("no-unpack") ? nullptr : &request.map};
+  const LoadOptions options{.map = request.arguments.flag("no-unpack") ? nullptr : &request.map,
+                            .reference = request.arguments.value("reference").value_or(""),
+                            .transport = request.arguments.value("transport").value_or("")};
   const LoadResult loaded =
       load_images(request.layout, request.arguments.value("i").value_or(""), options, request.progress);
   nlohmann::ordered_json images = nlohmann::ordered_json::array();

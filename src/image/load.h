@@ -11,6 +11,8 @@ namespace kelp::image {
 
 struct LoadOptions {
   const store::IdMapping* map = nullptr;  ///< null: blobs only, nothing is unpacked
+  std::string reference;                  ///< only the image that the archive calls so; "" = all of them
+  std::string transport;                  ///< for policy.json: oci, dir, …; "" = by what the archive is
 };
 
 struct LoadResult {

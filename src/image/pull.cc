@@ -13,6 +13,8 @@
 #include "base/text.h"
 #include "image/digest.h"
 #include "image/fetch_layer.h"
+#include "image/push.h"
+#include "image/signature_policy.h"
 #include "image/verbs.h"
 #include "store/blobs.h"
 
@@ -44,8 +46,11 @@ class Puller {
       : layout_(layout), map_(map), http_(http), policy_(policy), request_(request), progress_(progress) {}
 
   PullResult run();
+  std::vector<spec::Descriptor> fetch_entries(bool all);
+  std::string document() { return find_manifest(policy_.resolve(request_.name)).top.text; }
 
  private:
+  void fetch(Found& found, const ResolvedImage& image);
   void pull_one(const std::vector<spec::ImageName>& candidates);
   void pull_all_tags(const std::vector<spec::ImageName>& candidates);
   Found find_manifest(const std::vector<spec::ImageName>& candidates);
@@ -62,6 +67,7 @@ class Puller {
   const RegistryPolicy& policy_;
   const PullRequest& request_;
   Progress& progress_;
+  const SignaturePolicy signatures_ = SignaturePolicy::load();
   PullResult result_;
 };
 
@@ -98,22 +104,56 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
       }
     }
     const ResolvedImage image = resolve(found);
-    check_free_space(image.layers);
-    FetchContext context{.layout = layout_,
-                         .registry = *found.registry,
-                         .map = map_,
-                         .progress = progress_,
-                         .unpack = request_.unpack,
-                         .mutex = {},
-                         .warnings = {}};
-    fetch_layers(context, image.layers);
+    fetch(found, image);
     result_.images.push_back(publish(found, image));
     result_.names.push_back(full);
-    for (std::string& warning : context.warnings) result_.warnings.push_back(full + ": " + warning);
   } catch (Error& error) {
     error.add_context(full);
     throw;
   }
+}
+
+/// The layers of an image.
+void Puller::fetch(Found& found, const ResolvedImage& image) {
+  check_free_space(image.layers);
+  FetchContext context{.layout = layout_,
+                       .registry = *found.registry,
+                       .map = map_,
+                       .progress = progress_,
+                       .unpack = request_.unpack,
+                       .mutex = {},
+                       .warnings = {}};
+  fetch_layers(context, image.layers);
+  for (std::string& warning : context.warnings) result_.warnings.push_back(found.name.full() + ": " + warning);
+}
+
+std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
+  Found found = find_manifest(policy_.resolve(request_.name));
+  std::vector<spec::Descriptor> wanted;
+  const FetchedManifest& top = found.top;
+  if (all && spec::is_index_document(top.text, top.media_type, "manifest " + top.digest.str())) {
+    wanted = spec::parse_index(top.text, "index " + top.digest.str()).manifests;
+  } else {
+    wanted.emplace_back();  // the one for the platform
+  }
+  std::vector<spec::Descriptor> entries;
+  for (spec::Descriptor& entry : wanted) {
+    if (!entry.digest.empty()) {
+      auto manifest = found.registry->manifest(entry.digest);
+      if (!manifest) throw_error("manifest {}: named by the index, but the registry does not have it", entry.digest);
+      found.top = std::move(*manifest);
+    }
+    const ResolvedImage image = resolve(found);
+    fetch(found, image);
+    store::put_blob(layout_, DigestName::require(image.parsed.config.digest), image.config_text);
+    store::put_blob(layout_, image.manifest.digest, image.manifest.text);
+    entry.media_type = image.parsed.media_type;
+    entry.digest = image.manifest.digest.str();
+    entry.size = image.manifest.text.size();
+    if (!entry.platform) entry.platform = image.config.platform;
+    entries.push_back(std::move(entry));
+  }
+  return entries;
 }
 
 void Puller::pull_all_tags(const std::vector<spec::ImageName>& candidates) {
@@ -141,6 +181,7 @@ Found Puller::find_manifest(const std::vector<spec::ImageName>& candidates) {
   std::string hint;
   for (const spec::ImageName& name : candidates) {
     const std::string full = name.full();
+    signatures_.check(name);
     progress_.status("Trying to pull " + full + "...");
     try {
       for (PullSource& source : policy_.sources(name)) {
@@ -182,6 +223,12 @@ FetchedManifest Puller::choose_manifest(Found& found, std::string& list_digest) 
     }
     throw_error("no image for {} in the index (it has: {})", request_.platform.str(),
                 there.empty() ? "none" : printable(join(there, ", ")));
+  }
+  // A manifest that is here already (another tag of the same image) needs no second request.
+  const DigestName digest = DigestName::require(chosen->digest);
+  if (store::has_blob(layout_, digest)) {
+    const std::string text = store::read_blob(layout_, digest, spec::kMaxDocumentBytes);
+    if (sha256_of(text) == digest) return {text, chosen->media_type, digest};
   }
   auto manifest = found.registry->manifest(chosen->digest);
   if (!manifest) throw_error("manifest {}: named by the index, but the registry does not have it", chosen->digest);
@@ -282,6 +329,17 @@ PullResult pull(const store::Layout& layout, const store::IdMapping& map, Http& 
   return Puller(layout, map, http, policy, request, progress).run();
 }
 
+std::vector<spec::Descriptor> fetch_for_index(const store::Layout& layout, const store::IdMapping& map, Http& http,
+                                              const RegistryPolicy& policy, const PullRequest& request, bool all,
+                                              Progress& progress) {
+  return Puller(layout, map, http, policy, request, progress).fetch_entries(all);
+}
+
+std::string fetch_document(const store::Layout& layout, const store::IdMapping& map, Http& http,
+                           const RegistryPolicy& policy, const PullRequest& request, Progress& progress) {
+  return Puller(layout, map, http, policy, request, progress).document();
+}
+
 std::string verb_pull(VerbRequest& request) {
   const Arguments& arguments = request.arguments;
   arguments.need_positional(1, 1);
@@ -292,20 +350,8 @@ std::string verb_pull(VerbRequest& request) {
   pull_request.policy = arguments.value("policy").value_or("always");
   pull_request.all_tags = arguments.flag("all-tags");
   pull_request.unpack = !arguments.flag("no-unpack");
-  pull_request.registry.auth.authfile = arguments.value("authfile").value_or("");
-  pull_request.registry.auth.creds = arguments.value("creds").value_or("");
-  pull_request.registry.cert_dir = arguments.value("cert-dir").value_or("");
-  pull_request.registry.tls_verify = arguments.boolean("tls-verify");
-  HttpOptions options;
-  if (const auto retry = arguments.value("retry")) {
-    const auto count = to_int(*retry, 0, 1000);
-    if (!count) throw_usage("--retry: {} is not a number of attempts", kelp::quoted(*retry));
-    options.retries = static_cast<unsigned>(*count);
-  }
-  if (const auto delay = arguments.value("retry-delay")) {
-    options.retry_delay = parse_duration(*delay, "--retry-delay", std::chrono::seconds(1));
-  }
-  Http http(options);
+  pull_request.registry = registry_options(arguments);
+  Http http(http_options(arguments));
   const RegistryPolicy policy = RegistryPolicy::load();
   return result_document(pull(request.layout, request.map, http, policy, pull_request, request.progress));
 }

@@ -39,4 +39,15 @@ struct PullResult {
 PullResult pull(const store::Layout& layout, const store::IdMapping& map, Http& http, const RegistryPolicy& policy,
                 const PullRequest& request, Progress& progress);
 
+/// For an index that is made here: brings the blobs of an image (all: of every image of the index that the name leads
+/// to) into the store without publishing an image or unpacking anything; returns entries with their platforms.
+/// before  StoreUse is held
+std::vector<spec::Descriptor> fetch_for_index(const store::Layout& layout, const store::IdMapping& map, Http& http,
+                                              const RegistryPolicy& policy, const PullRequest& request, bool all,
+                                              Progress& progress);
+
+/// The manifest or index that a name leads to, as the registry has it; nothing is kept.
+std::string fetch_document(const store::Layout& layout, const store::IdMapping& map, Http& http,
+                           const RegistryPolicy& policy, const PullRequest& request, Progress& progress);
+
 }  // namespace kelp::image

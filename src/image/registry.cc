@@ -186,8 +186,12 @@ std::string Registry::fetch_token(const Challenge& challenge, const std::optiona
   if (!starts_with(realm, "https://") && !insecure_) {
     throw_error("{}: its token server {} is not HTTPS", source_.name.registry, kelp::quoted(realm));
   }
-  std::string scope = parameter("scope");
-  if (scope.empty()) scope = fmt::format("repository:{}:pull", source_.name.repository);
+  // Several scopes stand in parameters of their own.
+  std::vector<std::string> scopes = options_.scopes;
+  if (scopes.empty() && !parameter("scope").empty()) scopes = split(parameter("scope"), ' ');
+  if (scopes.empty() && !source_.name.repository.empty()) {
+    scopes.push_back(fmt::format("repository:{}:pull", source_.name.repository));
+  }
 
   HttpRequest request;
   request.tls = tls_;
@@ -196,14 +200,16 @@ std::string Registry::fetch_token(const Challenge& challenge, const std::optiona
     request.method = "POST";
     request.url = realm;
     request.headers.emplace_back("Content-Type: application/x-www-form-urlencoded");
-    request.body =
-        fmt::format("grant_type=refresh_token&service={}&scope={}&client_id=kelp&refresh_token={}",
-                    url_encode(parameter("service")), url_encode(scope), url_encode(credentials->identity_token));
+    request.body = fmt::format("grant_type=refresh_token&service={}&scope={}&client_id=kelp&refresh_token={}",
+                               url_encode(parameter("service")), url_encode(join(scopes, " ")),
+                               url_encode(credentials->identity_token));
   } else {
-    request.url = realm + (realm.find('?') == std::string::npos ? "?" : "&") + "scope=" + url_encode(scope);
-    if (const std::string service = parameter("service"); !service.empty()) {
-      request.url += "&service=" + url_encode(service);
-    }
+    request.url = realm;
+    const auto add = [&](const char* name, const std::string& value) {
+      request.url += (request.url.find('?') == std::string::npos ? "?" : "&") + std::string(name) + url_encode(value);
+    };
+    if (const std::string service = parameter("service"); !service.empty()) add("service=", service);
+    for (const std::string& scope : scopes) add("scope=", scope);
     if (credentials) request.authorization = basic_authorization(*credentials);
   }
   if (url_origin(request.url) != base_) request.tls.client_cert.clear(), request.tls.client_key.clear();
@@ -292,6 +298,23 @@ std::string Registry::small_blob(const DigestName& digest, std::uint64_t size, s
     throw_error("blob {}: wrong digest: the registry sent {}", digest.str(), actual.str());
   }
   return content;
+}
+
+void Registry::check_access() {
+  connect();
+  HttpRequest request;
+  request.url = base_ + "/v2/";
+  const HttpResponse response = ask(std::move(request));
+  if (response.status != 200) throw_status(response, "log in");
+}
+
+std::optional<HttpResponse> Registry::get(const std::string& path) {
+  connect();
+  HttpRequest request;
+  request.url = base_ + path;
+  HttpResponse response = ask(std::move(request));
+  if (response.status == 404) return std::nullopt;
+  return response;
 }
 
 std::optional<std::vector<std::string>> Registry::tags() {

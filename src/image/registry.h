@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -20,7 +21,20 @@ struct RegistryOptions {
   AuthSources auth;
   std::string cert_dir;
   std::optional<bool> tls_verify;  ///< --tls-verify; wins over registries.conf
+  /// What a token is asked for ("repository:team/app:pull,push", …); empty = what the registry's challenge names.
+  std::vector<std::string> scopes;
 };
+
+/// A blob that is to be in the repository.
+struct BlobUpload {
+  DigestName digest;
+  std::uint64_t size = 0;
+  int fd = -1;                         ///< its bytes, from the start of the file; borrowed
+  std::vector<std::string> elsewhere;  ///< other repositories of this registry that may have it
+  std::function<void(std::uint64_t sent)> progress;
+  std::stop_token stop;
+};
+enum class UploadOutcome { existed, mounted, uploaded };
 
 /// A manifest or index as a registry gave it, its digest checked.
 struct FetchedManifest {
@@ -60,6 +74,26 @@ class Registry {
   /// All tags of the repository; nullopt when there is no such repository.
   std::optional<std::vector<std::string>> tags();
 
+  /// Logs in (or not) and sees whether the registry takes it. throws Error when it does not.
+  void check_access();
+
+  /// Any path below the registry's root ("/v1/search?…", "/v2/_catalog"), whatever its status; nullopt when the
+  /// connection could be made but the path is not there (404).
+  std::optional<HttpResponse> get(const std::string& path);
+
+  // registry_push.cc
+
+  /// Whether the repository has the blob.
+  bool has_blob(const DigestName& digest);
+  /// Sees to it that the repository has the blob: it may be there, it may be taken from another repository of the same
+  /// registry, else it is sent. In one piece first; a server or proxy that refuses bodies of that size (413), or a
+  /// connection that breaks, gets it in pieces from where it stopped.
+  UploadOutcome put_blob(const BlobUpload& upload);
+  /// Publishes a manifest or index under a tag or its digest.
+  void put_manifest(const std::string& reference, const std::string& text, const std::string& media_type);
+  /// Whether the repository has this very manifest (by digest).
+  bool has_manifest(const DigestName& digest);
+
  private:
   HttpResponse ask(HttpRequest request);
   void connect();
@@ -71,6 +105,10 @@ class Registry {
     return base_ + "/v2/" + source_.name.repository + path;
   }
   [[noreturn]] void throw_status(const HttpResponse& response, const std::string& what) const;
+  std::string start_upload(const BlobUpload& upload, bool& mounted);
+  bool try_whole(const BlobUpload& upload, const std::string& place);
+  void send_pieces(const BlobUpload& upload, std::string place);
+  HttpResponse ask_at(HttpRequest request);
 
   Http& http_;
   PullSource source_;

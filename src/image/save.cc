@@ -335,7 +335,8 @@ std::vector<SavedImage> choose_images(VerbRequest& request) {
   return images;
 }
 
-/// An archive goes to standard output, to a device or pipe as it is, or to a file that appears when it is complete.
+}  // namespace
+
 void write_archive(const std::string& path, const std::function<void(Sink&)>& save) {
   struct stat info {};
   if (path.empty() || path == "-") {
@@ -355,8 +356,6 @@ void write_archive(const std::string& path, const std::function<void(Sink&)>& sa
     throw;
   }
 }
-
-}  // namespace
 
 std::string verb_save(VerbRequest& request) {
   request.arguments.need_positional(1, 10'000);

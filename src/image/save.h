@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,5 +29,9 @@ void save_oci_directory(const store::Layout& layout, const std::vector<SavedImag
 /// compress  layers that are kept uncompressed are written as gzip
 void save_plain_directory(const store::Layout& layout, const store::ImageRecord& image, const std::string& path,
                           bool compress, Progress& progress);
+
+/// An archive goes to standard output ("" or "-"), to a device or pipe as it is, or to a file that appears when it is
+/// complete. throws what `save` throws; nothing is left then
+void write_archive(const std::string& path, const std::function<void(Sink&)>& save);
 
 }  // namespace kelp::image

@@ -69,5 +69,11 @@ std::string verb_ping(VerbRequest& request);    // ping.cc
 std::string verb_commit(VerbRequest& request);  // commit.cc
 std::string verb_untar(VerbRequest& request);   // commit.cc
 std::string verb_verify(VerbRequest& request);  // commit.cc
+std::string verb_push(VerbRequest& request);
+std::string verb_login(VerbRequest& request);
+std::string verb_logout(VerbRequest& request);        // login.cc
+std::string verb_search(VerbRequest& request);        // search.cc
+std::string verb_manifest(VerbRequest& request);      // manifest_list.cc
+std::string verb_store_verify(VerbRequest& request);  // verify.cc
 
 }  // namespace kelp::image

@@ -1,5 +1,6 @@
 #include "store/image_index.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -117,6 +118,24 @@ spec::Descriptor to_descriptor(const IndexEntry& entry) {
 
 }  // namespace
 
+namespace {
+
+/// Space that is set aside while there is some, so that the index can be written when the disk is full. It stands with
+/// the locks, since it is no content of the store.
+constexpr off_t kReserve = 256 << 10;
+std::string reserve_path(const Layout& layout) { return layout.locks() + "/reserve"; }
+
+bool give_up_reserve(const Layout& layout) { return ::unlink(reserve_path(layout).c_str()) == 0; }
+
+void keep_reserve(const Layout& layout) {
+  if (::access(reserve_path(layout).c_str(), F_OK) == 0) return;
+  const Fd file(::open(reserve_path(layout).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  // No room for it now: the next change of the index tries again.
+  if (file && ::posix_fallocate(file.get(), 0, kReserve) != 0) ::unlink(reserve_path(layout).c_str());
+}
+
+}  // namespace
+
 std::vector<IndexEntry> read_full_entries(const Layout& layout) {
   const auto text = sys::read_small_file(layout.index(), kMaxIndex);
   std::vector<IndexEntry> result;
@@ -150,14 +169,24 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
   const std::string before = print();
   edit(entries);
   const std::string after = print();
-  if (stamp_of(layout).empty() || after != before) {
-    if (!sys::read_small_file(layout.oci_layout())) {
-      sys::replace_locked_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
+  const auto publish = [&] {
+    if (stamp_of(layout).empty() || after != before) {
+      if (!sys::read_small_file(layout.oci_layout())) {
+        sys::replace_locked_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
+      }
+      sys::replace_locked_file(layout.index(), after, 0644, sys::Durability::fsync);
     }
-    sys::replace_locked_file(layout.index(), after, 0644, sys::Durability::fsync);
+    sys::mkdirs(layout.image_records(), 0700);
+    sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+  };
+  try {
+    publish();
+  } catch (const SysError& error) {
+    // Removing an image must work on a full disk.
+    if ((error.code() != ENOSPC && error.code() != EDQUOT) || !give_up_reserve(layout)) throw;
+    publish();
   }
-  sys::mkdirs(layout.image_records(), 0700);
-  sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+  keep_reserve(layout);
 }
 
 void take_name(std::vector<IndexEntry>& entries, const std::string& name) {

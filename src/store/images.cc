@@ -61,14 +61,22 @@ std::string to_json(const ImageRecord& record) {
                               {"architecture", record.platform.architecture},
                               {"variant", record.platform.variant},
                               {"config", ordered_json::parse(spec::print_run_config(record.config))},
-                              {"layers", std::move(layers)}};
+                              {"layers", std::move(layers)},
+                              {"made_here", record.made_here}};
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-std::optional<ImageRecord> read_record(const Layout& layout, const std::string& manifest_digest) {
+std::optional<ImageRecord> read_record(const Layout& layout, const std::string& manifest_digest, bool brief = false) {
   const std::string path = layout.image_record(hex_of(manifest_digest));
-  const auto text = sys::read_small_file(path, kMaxRecord);
+  auto text = sys::read_small_file(path, kMaxRecord);
   if (!text) return std::nullopt;
+  if (brief) {
+    // Whatever stands before: no string holds this, since its quotes would be escaped.
+    if (const size_t config = text->find(",\"config\":"); config != std::string::npos) {
+      text->resize(config);
+      *text += '}';
+    }
+  }
   try {
     const json value = json::parse(*text);
     if (value.at("schema").get<int>() > ImageRecord::kSchema) {
@@ -83,7 +91,9 @@ std::optional<ImageRecord> read_record(const Layout& layout, const std::string& 
     record.platform = {.os = value.at("os").get<std::string>(),
                        .architecture = value.at("architecture").get<std::string>(),
                        .variant = value.at("variant").get<std::string>()};
+    if (brief) return record;
     record.config = spec::parse_run_config(value.at("config").dump(), path);
+    record.made_here = value.value("made_here", false);
     for (const json& layer : value.at("layers")) {
       record.layers.push_back({.diff_id = layer.at("diff_id").get<std::string>(),
                                .chain = layer.at("chain").get<std::string>(),
@@ -216,14 +226,14 @@ std::optional<ImageRecord> image_by_manifest(const Layout& layout, std::string_v
   return std::nullopt;
 }
 
-std::vector<ImageRecord> list_images(const Layout& layout) {
+std::vector<ImageRecord> list_images(const Layout& layout, bool brief) {
   const std::vector<IndexEntry> entries = read_entries(layout);
   std::map<std::string, ImageRecord> by_id;
   for (const IndexEntry& entry : entries) {
     if (entry.id.empty()) continue;
     auto found = by_id.find(entry.id);
     if (found == by_id.end()) {
-      auto record = read_record(layout, entry.manifest);
+      auto record = read_record(layout, entry.manifest, brief);
       if (!record) continue;
       found = by_id.emplace(entry.id, std::move(*record)).first;
     }
@@ -285,6 +295,7 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
                              .media_type = manifest.layers[i].media_type});
   }
   record.size = image_size(layout, image, manifest);
+  record.made_here = image.made_here;
   sys::mkdirs(layout.image_records(), 0700);
   edit_index(layout, [&](std::vector<IndexEntry>& entries) {
     sys::replace_locked_file(layout.image_record(digest.hex()), to_json(record), 0600, sys::Durability::fsync);

@@ -43,6 +43,7 @@ struct ImageRecord {
   std::string author;
   spec::ImageRunConfig config;
   std::vector<ImageLayer> layers;  ///< base first
+  bool made_here = false;          ///< by import, commit or build: no registry has given these bytes their digests
 
   /// Chain ids, base first (see layers.h, overlay_lowers).
   [[nodiscard]] std::vector<std::string> chains() const;
@@ -58,7 +59,8 @@ ImageRecord require_image(const Layout& layout, std::string_view name_or_id);
 /// The record of one manifest ("sha256:…").
 std::optional<ImageRecord> image_by_manifest(const Layout& layout, std::string_view manifest_digest);
 /// One record per image id, newest first.
-std::vector<ImageRecord> list_images(const Layout& layout);
+/// brief  without config and layers, which are most of a record: for tables
+std::vector<ImageRecord> list_images(const Layout& layout, bool brief = false);
 /// Every name in the store, for completion: reads one file.
 std::vector<std::string> list_image_names(const Layout& layout);
 /// The whole config document (history, author, …) of an image.
@@ -73,6 +75,7 @@ struct NewImage {
   std::vector<std::string> repos;   ///< repositories besides those of the names (pull by digest)
   std::string list_digest;          ///< "" = none
   std::uint64_t unpacked_size = 0;  ///< sum of the uncompressed tars, 0 = unknown
+  bool made_here = false;           ///< as ImageRecord's
 };
 /// Checks the documents against each other, writes the record and the index entry. Hold StoreUse from before the
 /// first blob is written until this returns, or a prune may take the blobs away.

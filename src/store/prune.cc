@@ -79,13 +79,14 @@ void mark_document(const Layout& layout, const std::string& digest, unsigned dep
   }
 }
 
-Marked mark(const Layout& layout) {
+Marked mark(const Layout& layout, bool unused_layers) {
   Marked marked;
   for (const IndexEntry& entry : read_full_entries(layout)) {
     marked.manifests.insert(entry.manifest);
     mark_document(layout, entry.manifest, 0, marked);
     // The index itself is kept, not the images of other platforms that it names.
     if (!entry.list.empty()) marked.blobs.insert(entry.list);
+    if (unused_layers) continue;
     if (const auto image = image_by_manifest(layout, entry.manifest)) {
       for (const ImageLayer& layer : image->layers) marked.chains.insert(layer.chain);
     }
@@ -177,9 +178,9 @@ bool move_to_trash(const Layout& layout, const std::string& path) {
 namespace {
 
 /// The caller holds locks/gc exclusively.
-SweepResult sweep_alone(const Layout& layout) {
+SweepResult sweep_alone(const Layout& layout, bool unused_layers) {
   SweepResult result;
-  const Marked marked = mark(layout);
+  const Marked marked = mark(layout, unused_layers);
   sweep_blobs(layout, marked, result);
   sweep_layers(layout, marked, result);
   const auto lock = sys::FileLock::exclusive(layout.locks() + "/images");  // no writer of a record: drafts are dead
@@ -194,15 +195,15 @@ SweepResult sweep_alone(const Layout& layout) {
 
 }  // namespace
 
-SweepResult sweep_images(const Layout& layout) {
+SweepResult sweep_images(const Layout& layout, bool unused_layers) {
   const sys::FileLock alone = sys::FileLock::exclusive(layout.locks() + "/gc");
-  return sweep_alone(layout);
+  return sweep_alone(layout, unused_layers);
 }
 
 std::optional<SweepResult> try_sweep_images(const Layout& layout) {
   const auto alone = sys::FileLock::try_exclusive(layout.locks() + "/gc");
   if (!alone) return std::nullopt;
-  return sweep_alone(layout);
+  return sweep_alone(layout, false);
 }
 
 void sweep_if_idle(const Layout& layout) noexcept {

@@ -20,7 +20,8 @@ struct SweepResult {
 /// record uses are moved to the trash. Decided and renamed under the store's exclusive lock (it waits for
 /// StoreUse holders), deleted outside of it.
 /// Takes stale partial downloads (older than a week) along.
-SweepResult sweep_images(const Layout& layout);
+/// unused_layers  unpacked layers that only images, but no container, use go too: they come back from their blobs
+SweepResult sweep_images(const Layout& layout, bool unused_layers = false);
 /// The same when nobody holds StoreUse; nullopt at once when a pull is under way, or a container being created (a later
 /// sweep finds what is left).
 std::optional<SweepResult> try_sweep_images(const Layout& layout);

@@ -98,6 +98,9 @@ void plan_index(ArchiveView& view, const std::string& text, const std::string& w
     if (plans.size() >= kMaxImages) throw_error("{}: more than {} images", view.what(), kMaxImages);
     plans.push_back(plan_manifest(view, std::move(document), blob_path));
     plans.back().names = names_of(annotations);
+    if (const auto reference = annotations.find(kRefName); reference != annotations.end()) {
+      plans.back().reference = reference->second;
+    }
   };
   if (depth == 0) {
     for (const spec::Descriptor& entry : index.manifests) add(entry);

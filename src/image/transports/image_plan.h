@@ -16,6 +16,7 @@ struct ImagePlan {
   spec::ImageConfig config;
   std::vector<StagedBlob*> layers;  ///< base first, borrowed from the view
   std::vector<std::string> names;   ///< full names
+  std::string reference;            ///< an OCI layout's name for it as it stands there, "" = none
 };
 
 /// Reads whatever kind of image archive the view holds. throws Error naming the archive and the document

@@ -1,0 +1,390 @@
+#include "image/verify.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "image/digest.h"
+#include "image/fetch_layer.h"
+#include "image/push.h"
+#include "image/tree_compare.h"
+#include "image/unpack.h"
+#include "image/verbs.h"
+#include "store/blobs.h"
+#include "store/image_index.h"
+#include "store/images.h"
+#include "store/prune.h"
+#include "sys/lock.h"
+#include "sys/xattr_tree.h"
+
+namespace kelp::image {
+
+namespace {
+
+std::vector<std::string> names_in(const std::string& path) {
+  std::vector<std::string> names;
+  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
+  while (directory) {
+    const dirent* entry = ::readdir(directory.get());
+    if (entry == nullptr) break;
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+/// A manifest of the index and all that it needs.
+struct NeededImage {
+  store::IndexEntry entry;
+  std::vector<std::string> names;  ///< full names; repositories where there is none
+  spec::ImageManifest manifest;
+  spec::ImageConfig config;
+  bool readable = false;
+};
+
+class Verifier {
+ public:
+  Verifier(const store::Layout& layout, Http& http, const RegistryPolicy& policy, const VerifyOptions& options,
+           Progress& progress)
+      : layout_(layout), http_(http), policy_(policy), options_(options), progress_(progress) {}
+
+  StoreReport run() {
+    check_blobs();
+    for (const store::IndexEntry& entry : store::read_full_entries(layout_)) check_document(entry, entry.manifest, 0);
+    check_records();
+    if (options_.layers) check_layers();
+    return std::move(report_);
+  }
+
+ private:
+  StoreProblem& problem(const char* kind, const std::string& subject, std::string what) {
+    report_.problems.push_back(
+        {.kind = kind, .subject = subject, .what = std::move(what), .repaired = false, .why_not = ""});
+    return report_.problems.back();
+  }
+  void check_blobs();
+  void check_document(const store::IndexEntry& entry, const std::string& digest, unsigned depth);
+  bool need_blob(const store::IndexEntry& entry, const std::string& digest, std::uint64_t size);
+  bool fetch_again(const store::IndexEntry& entry, const DigestName& digest, std::uint64_t size, std::string& why_not);
+  void check_records();
+  void check_layers();
+  void check_layer(const std::string& chain, const std::string& key);
+  std::string compare_with_blob(const std::string& chain, const store::IdMapping& map, const store::ImageLayer& layer);
+
+  const store::Layout& layout_;
+  Http& http_;
+  const RegistryPolicy& policy_;
+  const VerifyOptions& options_;
+  Progress& progress_;
+  StoreReport report_;
+  std::set<std::string> damaged_;                    ///< digests of blobs with other bytes
+  std::set<std::string> needed_;                     ///< digests
+  std::map<std::string, store::ImageLayer> layers_;  ///< chain → what it is made of
+  std::set<std::string> told_;
+  bool unreadable_ = false;  ///< a document could not be read: what it needs is not known
+};
+
+/// Hashes every blob, as many at once as there are cores.
+void Verifier::check_blobs() {
+  const std::vector<DigestName> blobs = store::list_blobs(layout_);
+  report_.blobs = blobs.size();
+  std::atomic<size_t> next = 0;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    for (size_t i = next++; i < blobs.size(); i = next++) {
+      try {
+        const Fd file = store::open_blob(layout_, blobs[i]);
+        const std::uint64_t size = store::blob_size(layout_, blobs[i]).value_or(0);
+        const bool good = sha256_of_file(file.get()) == blobs[i];
+        const std::scoped_lock lock(mutex);
+        report_.bytes += size;
+        if (!good) damaged_.insert(blobs[i].str());
+      } catch (const SysError& error) {
+        const std::scoped_lock lock(mutex);
+        log::debug("{}", error.message());
+        damaged_.insert(blobs[i].str());  // the disk cannot read it
+      } catch (...) {
+        const std::scoped_lock lock(mutex);
+        if (!failure) failure = std::current_exception();
+        next = blobs.size();
+      }
+    }
+  };
+  progress_.status(fmt::format("Checking {} blobs", blobs.size()));
+  std::vector<std::thread> threads;
+  for (unsigned i = 1; i < std::max(1U, std::thread::hardware_concurrency()); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+/// true when the blob is there and right, or has become so.
+bool Verifier::need_blob(const store::IndexEntry& entry, const std::string& digest, std::uint64_t size) {
+  needed_.insert(digest);
+  const DigestName name = DigestName::require(digest);
+  const auto there = store::blob_size(layout_, name);
+  const bool bad = damaged_.contains(digest);
+  if (there && !bad) return true;
+  if (!told_.insert(digest).second) return false;
+  StoreProblem& found = problem("blob", digest, bad ? "damaged: its content has another digest" : "missing");
+  if (!options_.repair) return false;
+  found.repaired = fetch_again(entry, name, size, found.why_not);
+  if (found.repaired) damaged_.erase(digest);
+  return found.repaired;
+}
+
+/// The blob from a registry that the image is known in. The bad one is put aside only when the good one is here.
+bool Verifier::fetch_again(const store::IndexEntry& entry, const DigestName& digest, std::uint64_t size,
+                           std::string& why_not) {
+  std::vector<std::string> repositories = entry.repos;
+  if (!entry.name.empty()) repositories.insert(repositories.begin(), spec::parse_image_name(entry.name).base());
+  why_not = "the image comes from no registry";
+  for (const std::string& repository : repositories) {
+    spec::ImageName name = spec::parse_image_name(repository);
+    if (name.registry == "localhost") continue;
+    name.digest = entry.manifest;
+    try {
+      for (PullSource& source : policy_.sources(name)) {
+        Registry registry(http_, std::move(source), options_.registry);
+        std::string text;
+        store::BlobWriter writer(layout_);
+        Sha256 hash;
+        if (digest.str() == entry.manifest) {
+          const auto manifest = registry.manifest(digest.str());
+          if (!manifest) throw_error("the registry no longer has it");
+          writer.write(manifest->text);
+          hash.update(manifest->text);
+        } else {
+          registry.manifest(entry.manifest);  // the first call settles how to talk
+          registry.blob(digest, 0, size, [&](std::span<const std::byte> bytes) {
+            writer.write(bytes.data(), bytes.size());
+            hash.update(bytes.data(), bytes.size());
+          });
+        }
+        if (hash.digest() != digest) throw_error("the registry sent other bytes");
+        store::move_to_trash(layout_, layout_.blob(digest.hex()));
+        writer.publish(digest);
+        return true;
+      }
+    } catch (const Error& error) {
+      why_not = error.message();
+    }
+  }
+  return false;
+}
+
+void Verifier::check_document(const store::IndexEntry& entry, const std::string& digest, unsigned depth) {
+  if (depth > 4) return;
+  store::IndexEntry here = entry;
+  here.manifest = digest;
+  if (!need_blob(here, digest, spec::kMaxDocumentBytes)) {
+    unreadable_ = true;
+    return;
+  }
+  try {
+    const std::string text = store::read_blob(layout_, DigestName::require(digest), spec::kMaxDocumentBytes);
+    if (spec::is_index_document(text, depth == 0 ? entry.media_type : "", digest)) {
+      for (const spec::Descriptor& child : spec::parse_index(text, digest).manifests) {
+        check_document(entry, child.digest, depth + 1);
+      }
+      return;
+    }
+    ++report_.images;
+    const spec::ImageManifest manifest = spec::parse_manifest(text, "manifest " + digest);
+    bool whole = need_blob(here, manifest.config.digest, manifest.config.size);
+    for (const spec::Descriptor& layer : manifest.layers) whole = need_blob(here, layer.digest, layer.size) && whole;
+    if (!store::has_blob(layout_, DigestName::require(manifest.config.digest))) {
+      unreadable_ = true;
+      return;
+    }
+    const spec::ImageConfig config = spec::parse_image_config(
+        store::read_blob(layout_, DigestName::require(manifest.config.digest), spec::kMaxImageConfigBytes),
+        "config " + manifest.config.digest);
+    if (config.diff_ids.size() != manifest.layers.size()) throw_error("its config names other layers");
+    const std::vector<std::string> chains = chain_ids(config.diff_ids);
+    for (size_t i = 0; i < chains.size(); ++i) {
+      const spec::Descriptor& layer = manifest.layers[i];
+      layers_[chains[i]] = {config.diff_ids[i], chains[i], layer.digest, layer.size, layer.media_type};
+    }
+  } catch (const Error& error) {
+    unreadable_ = true;
+    problem("image", digest, error.message());
+  }
+}
+
+/// What `run` and `images` read; it can always be made again from the documents.
+void Verifier::check_records() {
+  std::set<std::string> seen;
+  for (const store::IndexEntry& entry : store::read_full_entries(layout_)) {
+    if (spec::is_index_type(entry.media_type) || !seen.insert(entry.manifest).second) continue;
+    bool good = false;
+    try {
+      good = store::image_by_manifest(layout_, entry.manifest).has_value() && !entry.id.empty();
+    } catch (const Error& error) {
+      log::debug("{}", error.message());
+    }
+    if (good) continue;
+    StoreProblem& found = problem("record", entry.manifest, entry.name.empty() ? "missing" : "missing: " + entry.name);
+    if (!options_.repair) continue;
+    try {
+      const std::string text = store::read_blob(layout_, DigestName::require(entry.manifest), spec::kMaxDocumentBytes);
+      const spec::ImageManifest manifest = spec::parse_manifest(text, "manifest " + entry.manifest);
+      const spec::ImageConfig config = spec::parse_image_config(
+          store::read_blob(layout_, DigestName::require(manifest.config.digest), spec::kMaxImageConfigBytes),
+          "config " + manifest.config.digest);
+      ::unlink(layout_.image_record(DigestName::require(entry.manifest).hex()).c_str());
+      store::NewImage image;
+      image.manifest = {.media_type = manifest.media_type, .digest = entry.manifest, .size = text.size()};
+      image.chains = chain_ids(config.diff_ids);
+      image.repos = entry.repos;
+      image.list_digest = entry.list;
+      store::edit_index(layout_, [&](std::vector<store::IndexEntry>& entries) {
+        for (store::IndexEntry& row : entries) {
+          if (row.manifest == entry.manifest) row.id = std::string(DigestName::require(manifest.config.digest).hex());
+        }
+      });
+      if (!entry.name.empty()) image.names = {entry.name};
+      store::add_image(layout_, image);
+      found.repaired = true;
+    } catch (const Error& error) {
+      found.why_not = error.message();
+    }
+  }
+}
+
+/// Unpacks the layer once more beside the store and compares. "" = equal.
+std::string Verifier::compare_with_blob(const std::string& chain, const store::IdMapping& map,
+                                        const store::ImageLayer& layer) {
+  const std::string what = "layer " + layer.blob;
+  const std::string path = layout_.layers() + "/.tmp-verify-" + std::to_string(::getpid());
+  {
+    const sys::FileLock birth = sys::FileLock::shared(layout_.locks() + "/layers-tmp");
+    if (::mkdir(path.c_str(), 0700) < 0) throw_errno("make {}", path);
+  }
+  struct Remover {
+    const std::string& path;
+    ~Remover() {
+      try {
+        sys::remove_tree(path);
+      } catch (const Error& error) {
+        log::debug("{}", error.message());
+      }
+    }
+  } remover{path};
+  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || ::flock(directory.get(), LOCK_EX | LOCK_NB) < 0) throw_errno("lock {}", path);
+  if (::mkdirat(directory.get(), "diff", 0755) < 0) throw_errno("make {}/diff", path);
+  const Fd fresh(::openat(directory.get(), "diff", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fresh || ::fchmod(fresh.get(), 0755) < 0) throw_errno("open {}/diff", path);
+  const Fd blob = store::open_blob(layout_, DigestName::require(layer.blob));
+  FdSource source(blob.get(), what);
+  const UnpackResult result =
+      unpack_layer(source, what, fresh.get(), {.map = map, .owners_file = "", .whiteouts = true, .progress = {}});
+  if (result.diff_id != layer.diff_id) return "its blob has another content";
+  const Fd kept(::open((layout_.layer(chain, map.key) + "/diff").c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!kept) return "its directory is missing";
+  return first_difference(kept.get(), fresh.get());
+}
+
+void Verifier::check_layer(const std::string& chain, const std::string& key) {
+  const std::string subject = chain + "/" + key;
+  const auto known = layers_.find(chain);
+  if (known == layers_.end()) {
+    if (unreadable_) return;  // it may belong to an image whose documents are damaged
+    report_.orphans.push_back("layer " + subject);
+    return;
+  }
+  ++report_.layers;
+  // Only the two usual maps can be made again here; others are made anew by the container that wants them.
+  const bool usual = key == "full" || key == "single";
+  store::IdMapping map = key == "single" ? store::IdMapping::single() : store::IdMapping::full();
+  map.key = key;
+  if (!store::layer_ready(layout_, chain, map)) return;  // not trusted: it is unpacked again when it is wanted
+  if (!usual || damaged_.contains(known->second.blob) ||
+      !store::has_blob(layout_, DigestName::require(known->second.blob))) {
+    return;
+  }
+  std::string difference;
+  try {
+    difference = compare_with_blob(chain, map, known->second);
+  } catch (const Error& error) {
+    difference = error.message();
+  }
+  if (difference.empty()) return;
+  StoreProblem& found = problem("layer", subject, difference);
+  if (!options_.repair) return;
+  try {
+    store::move_to_trash(layout_, layout_.layer(chain, key));
+    ensure_layer(layout_, known->second, map);
+    found.repaired = true;
+  } catch (const Error& error) {
+    found.why_not = error.message();
+  }
+}
+
+void Verifier::check_layers() {
+  for (const std::string& chain : names_in(layout_.layers())) {
+    if (!is_full_id(chain)) continue;
+    for (const std::string& key : names_in(layout_.layers() + "/" + chain)) {
+      progress_.status(fmt::format("Checking layer {}", chain.substr(0, 12)));
+      check_layer(chain, key);
+    }
+  }
+  if (unreadable_) return;
+  for (const DigestName& blob : store::list_blobs(layout_)) {
+    if (needed_.contains(blob.str())) continue;
+    report_.orphans.push_back("blob " + blob.str());
+  }
+}
+
+}  // namespace
+
+StoreReport verify_store(const store::Layout& layout, Http& http, const RegistryPolicy& policy,
+                         const VerifyOptions& options, Progress& progress) {
+  return Verifier(layout, http, policy, options, progress).run();
+}
+
+std::string verb_store_verify(VerbRequest& request) {
+  request.arguments.need_positional(0, 0);
+  const store::StoreUse use(request.layout);
+  Http http(http_options(request.arguments));
+  VerifyOptions options;
+  options.repair = request.arguments.flag("repair");
+  options.registry = registry_options(request.arguments);
+  const StoreReport report = verify_store(request.layout, http, RegistryPolicy::load(), options, request.progress);
+  nlohmann::ordered_json problems = nlohmann::ordered_json::array();
+  for (const StoreProblem& found : report.problems) {
+    problems.push_back({{"kind", found.kind},
+                        {"subject", found.subject},
+                        {"what", found.what},
+                        {"repaired", found.repaired},
+                        {"why_not", found.why_not}});
+  }
+  return nlohmann::ordered_json{{"v", 1},
+                                {"problems", std::move(problems)},
+                                {"orphans", report.orphans},
+                                {"blobs", report.blobs},
+                                {"layers", report.layers},
+                                {"images", report.images},
+                                {"bytes", report.bytes}}
+      .dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace kelp::image
