@@ -211,6 +211,20 @@ def test_all_tags(bare_kelp, hostile):
     assert len(bare_kelp("images", "-q").lines) == 3
 
 
+def test_another_tag_of_a_pulled_image_is_one_question(bare_kelp, hostile):
+    image = small_image()
+    entry = {**image.descriptor(), "platform": {"os": "linux", "architecture": "amd64"}}
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    for tag in ("1", "2"):
+        hostile.add(image, f"app:{tag}")
+        hostile.documents["app", tag] = hostile.documents["app", digest(index)] = (OCI_INDEX, index)
+    bare_kelp("pull", "-q", PLAIN, f"{hostile.address}/app:1")
+    before = len(hostile.requests)
+    bare_kelp("pull", "-q", PLAIN, f"{hostile.address}/app:2")
+    # /v2/ finds out whether this insecure registry speaks TLS; over HTTPS nobody asks.
+    assert [path for _, path, _ in hostile.requests[before:]] == ["/v2/", "/v2/app/manifests/2"]
+
+
 def test_the_same_blob_twice_in_one_image(bare_kelp, hostile):
     layer = LayerTar().file("same", "x").bytes()
     name = hostile.add(Image([layer, layer, LayerTar().file("last", "y")]), "twice:1")

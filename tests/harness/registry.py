@@ -40,7 +40,7 @@ def make_certificate(directory):
 
 
 class Registry:
-    def __init__(self, directory, tls=False, user=None, password=None):
+    def __init__(self, directory, tls=False, user=None, password=None, auth_lines=""):
         program = needs.find_program("docker-registry")
         if program is None:
             needs.skip("program:docker-registry")
@@ -48,7 +48,7 @@ class Registry:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.tls, self.user, self.password, self.ca = tls, user, password, None
         self.port = free_port()
-        tls_lines = auth_lines = ""
+        tls_lines = ""
         if tls:
             self.ca, certificate, key = make_certificate(self.dir)
             tls_lines = f"  tls: {{certificate: {certificate}, key: {key}}}\n"
