@@ -109,6 +109,18 @@ void finish_removals(Context& context, const std::vector<std::string>& trash) {
 
 }  // namespace
 
+/// Run directories of containers that are gone in every other way: their monitor was killed at the last moment.
+void sweep_run_directories(Context& context) {
+  for (const std::string& id : store::run_directories(context.layout)) {
+    if (::access(context.layout.container(id).c_str(), F_OK) == 0) continue;
+    const std::string path = store::container_lock(context.layout, id);
+    const auto lock = sys::FileLock::try_exclusive(path);
+    if (!lock) continue;
+    clear_remains(context, id);
+    ::unlink(path.c_str());
+  }
+}
+
 void remove_container(Context& context, const ContainerRecord& record, const RemoveOptions& options) {
   for (const ContainerRecord& other : dependents(context, record)) {
     if (!options.depend)
@@ -133,6 +145,7 @@ void remove_container(Context& context, const ContainerRecord& record, const Rem
     lock.reset();
   }
   sweep_trash(context);
+  sweep_run_directories(context);
 }
 
 void remove_volume(Context& context, const store::VolumeRecord& volume, bool force, unsigned timeout) {

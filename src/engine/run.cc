@@ -209,6 +209,8 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     }
     session = step("start the session", [&] { return start_session(context, request); });  // 4. becomes the monitor
     gate.first.reset();
+    // The container has them now: who reads the other end must see it when the container closes its own.
+    if (options.preserve_fds != 0) ::close_range(3, 2 + options.preserve_fds, 0);
     if (group_comes_later) {
       step("wait for the cgroup", [&] {
         group.group.adopt(session.pid);

@@ -273,13 +273,22 @@ void release_name_of_trashed(const Layout& layout, const std::string& id) {
   const std::string path = layout.trash() + "/" + id + "/record.json";
   try {
     if (const auto text = sys::read_small_file(path, 16U << 20U))
-      release_name(layout, record_from_json(*text, path).name, id);
+      return release_name(layout, record_from_json(*text, path).name, id);
   } catch (const Error& error) {
-    log::debug("{}", error.message());  // half emptied; a dead name can be taken over
+    log::debug("{}", error.message());  // half emptied, or damaged
   }
+  for (const std::string& name : entries_of(layout.names())) release_name(layout, name, id);
 }
 
 std::string container_lock(const Layout& layout, std::string_view id) { return layout.locks() + "/" + std::string(id); }
+
+Strings run_directories(const Layout& layout) {
+  Strings found = entries_of(layout.run);
+  std::erase_if(found, [](const std::string& name) {
+    return name.size() != 64 || name.find_first_not_of("0123456789abcdef") != std::string::npos;
+  });
+  return found;
+}
 
 namespace {
 /// A monitor holds its container's lock until it has emptied the trash of it.

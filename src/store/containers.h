@@ -82,6 +82,9 @@ void release_name_of_trashed(const Layout& layout, const std::string& id);
 /// The lock file of one container: whoever mounts its upper directory, starts or removes it holds it exclusively.
 std::string container_lock(const Layout& layout, std::string_view id);
 
+/// Ids that have a directory of their own below the run directory, in no order.
+Strings run_directories(const Layout& layout);
+
 /// Two directory reads, of directories that are normally empty: dead drafts are removed, and entries of trash/ listed
 /// for deletion (inside S, see engine/remove.h).
 Strings sweep(const Layout& layout);

@@ -167,12 +167,6 @@ def until_there(kelp):
     until("the link", lambda: kelp("exec", "c", "readlink", "/trap", code=None).text)
 
 
-def test_cp_of_a_tar_stream_is_not_offered(kelp):
-    kelp("create", "--name", "c", *NONE, "busybox")
-    done = kelp("cp", "-", "c:/tmp", code=125)
-    assert "cp" in done.err
-
-
 def test_cp_and_start_at_the_same_time(kelp, shared):
     kelp("create", "--name", "c", *NONE, "busybox", "sh", "-c", "touch /ran; cat /tmp/file 2>/dev/null; exit 0")
     for _ in range(10):
