@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <utility>
@@ -224,8 +225,17 @@ void empty_trash(const Layout& layout) {
     if (is_full_id(name) && (::access(layout.run_of(name).c_str(), F_OK) == 0 ||
                              ::access((layout.runtime_root() + "/" + name).c_str(), F_OK) == 0))
       return;
+    const std::string path = layout.trash() + "/" + name;
+    // A volume's maker holds its draft until it has its name elsewhere (volumes.cc).
+    const Fd entry(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    std::optional<sys::FileLock> dead;
+    if (entry && !(dead = sys::FileLock::try_exclusive_at(entry.get()))) return;
+    struct stat opened {
+    }, now{};
+    if (entry && (::fstat(entry.get(), &opened) < 0 || ::lstat(path.c_str(), &now) < 0 || opened.st_ino != now.st_ino))
+      return;
     try {
-      sys::remove_tree(layout.trash() + "/" + name);
+      sys::remove_tree(path);
     } catch (const Error& error) {
       log::debug("{}", error.message());  // files of subordinate ids: the next one inside S finishes it
     }

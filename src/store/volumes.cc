@@ -1,6 +1,7 @@
 #include "store/volumes.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,14 +112,19 @@ std::optional<VolumeRecord> read_volume(const Layout& layout, const std::string&
   return volume;
 }
 
-/// The draft is made in the trash, where it is swept should we be killed. Whoever empties the trash cannot know that we
-/// live: then we start again. false: the name is taken.
+/// The draft is made in the trash, where it is swept should we be killed, and held by a lock until it has its name:
+/// whoever empties the trash leaves it alone. One that comes between mkdir and flock takes it, and we start again.
+/// false: the name is taken.
 bool publish_volume(const Layout& layout, const VolumeRecord& volume) {
   const std::string path = layout.volume(volume.name);
   for (int tries = 0; tries < 100; ++tries) {
     const std::string draft = layout.trash() + "/volume-" + new_container_id();
     try {
       sys::mkdirs(draft, 0700);
+      const Fd made(::open(draft.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!made) throw_errno("open {}", draft);
+      const auto held = sys::FileLock::try_exclusive_at(made.get());
+      if (!held) continue;
       sys::replace_file(draft + "/volume.json", to_json(volume));
       if (::mkdir((draft + "/_data").c_str(), 0755) < 0) throw_errno("make {}/_data", draft);
       // rename(2) replaces only an empty directory, and a published volume is never empty: so this is the reservation.

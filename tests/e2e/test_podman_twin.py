@@ -71,7 +71,7 @@ LIVES = {
         ("kill", "c"),
         ("stop", "c"),
         ("rename", "c", "d"),
-        ("container", "exists", "c"),
+        ("container", "exists", "none"),  # not "c": an id may begin so
         ("container", "exists", "d"),
         ("rm", "d"),
         ("rm", "d"),

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import _make
 from harness import needs
+from harness.waiting import until
 
 
 @pytest.fixture
