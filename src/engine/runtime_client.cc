@@ -84,6 +84,23 @@ std::vector<std::string> runtime_create_args(const Context& context) {
   return {};
 }
 
+namespace {
+
+void delete_from_runtime(Context& context, const std::string& id, bool with_cgroup) {
+  sys::SpawnRequest request;
+  request.argv = runtime_argv(context, with_cgroup);
+  request.path = request.argv.front();
+  request.argv.insert(request.argv.end(), {"delete", "--force", id});
+  request.fds = {{0, -1}, {1, -1}, {2, -1}};
+  try {
+    spawn_in_userns(context, request).wait();
+  } catch (const Error& error) {
+    log::debug("delete container {} from the runtime: {}", id, error.message());
+  }
+}
+
+}  // namespace
+
 void clear_remains(Context& context, const std::string& id) {
   const std::string run_dir = context.layout.run_of(id), runtime_dir = context.layout.runtime_root() + "/" + id;
   const bool known = ::access(runtime_dir.c_str(), F_OK) == 0;
@@ -91,14 +108,10 @@ void clear_remains(Context& context, const std::string& id) {
   try {
     const auto state = store::read_run_state(context.layout, id);
     if (state && sys::start_time(state->pid) == state->pid_start) kill_orphan(*state);
-    if (known) {
-      sys::SpawnRequest request;
-      request.argv = runtime_argv(context, state && !state->cgroup.empty());
-      request.path = request.argv.front();
-      request.argv.insert(request.argv.end(), {"delete", "--force", id});
-      request.fds = {{0, -1}, {1, -1}, {2, -1}};
-      spawn_in_userns(context, request).wait();
-    }
+    if (known) delete_from_runtime(context, id, state && !state->cgroup.empty());
+    // Also where that was cut short (its own child killed, no user namespace to be had now): this may be the last look
+    // at what the container has left, and with the monitor it has died.
+    if (is_own_runtime(context)) sys::remove_tree(runtime_dir);
     if (state && ends_with(state->cgroup, "/container")) {
       const std::string group = cgroup::v2_mount() + state->cgroup.substr(0, state->cgroup.rfind('/'));
       if (!cgroup::remove_tree(group)) log::debug("the group {} is still in use", group);
