@@ -28,6 +28,11 @@ def program(name):
     return str(build_dir() / "src" / name)
 
 
+def payload(name):
+    """A program of the tests' own."""
+    return str(build_dir() / "tests/payload" / name)
+
+
 # Lines on stderr that say what is being done, where there is no terminal for bars.
 PROGRESS = ("Trying to pull ", "Copied blob ", "Copying blob ")
 

@@ -1,0 +1,107 @@
+// kill_at LOG N PROGRAM ARG…: runs PROGRAM in this process and kills it, as SIGKILL does, as it enters its N-th system
+// call; N = 0 lets it end. LOG gets one line per system call: its number. Threads count along, child processes do not
+// (a traced newuidmap would have no privilege).
+//
+// The tracer is an orphan of its own, so that PROGRAM has the parent, the process number and the children that it has
+// without it. strace -D does the same, but now and then loses its tracee at the exec ("Stray PTRACE_EVENT_EXEC").
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+constexpr unsigned long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_TRACECLONE;
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "kill_at: %s: %s\n", what, std::strerror(errno));
+  ::_exit(125);
+}
+
+// Follows the process until it has died. Calls are counted from its exec on.
+[[noreturn]] void trace(pid_t program, long nth, int log, int attached) {
+  if (::ptrace(PTRACE_SEIZE, program, nullptr, kOptions) < 0) fail("seize");
+  if (::write(attached, "+", 1) != 1) fail("report");
+  ::close(attached);
+  ::close(STDERR_FILENO);
+  bool counting = false;
+  long count = 0;
+  for (;;) {
+    int status = 0;
+    const pid_t pid = ::waitpid(-1, &status, __WALL);
+    if (pid < 0) {
+      if (errno == EINTR) continue;
+      ::_exit(0);  // ECHILD: all of its threads are gone
+    }
+    if (!WIFSTOPPED(status)) continue;
+    // A child made by a clone without SIGCHLD looks like a thread to PTRACE_O_TRACECLONE.
+    if (::syscall(SYS_tgkill, program, pid, 0) < 0) {
+      ::ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+      continue;
+    }
+    const int signal = WSTOPSIG(status);
+    const int event = status >> 16;
+    unsigned long pass_on = 0;
+    if (signal == (SIGTRAP | 0x80)) {
+      struct __ptrace_syscall_info info = {};
+      if (::ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info) > 0 && info.op == PTRACE_SYSCALL_INFO_ENTRY &&
+          counting) {
+        ::dprintf(log, "%lu\n", static_cast<unsigned long>(info.entry.nr));
+        if (++count == nth) {
+          ::kill(program, SIGKILL);
+          continue;
+        }
+      }
+    } else if (event == PTRACE_EVENT_EXEC) {
+      counting = true;
+    } else if (event == PTRACE_EVENT_STOP &&
+               (signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU)) {
+      ::ptrace(PTRACE_LISTEN, pid, nullptr, nullptr);
+      continue;
+    } else if (event == 0) {
+      pass_on = static_cast<unsigned long>(signal);
+    }
+    ::ptrace(PTRACE_SYSCALL, pid, nullptr, pass_on);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 4) {
+    std::fputs("usage: kill_at LOG N PROGRAM ARG...\n", stderr);
+    return 125;
+  }
+  const int log = ::open(argv[1], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (log < 0) fail(argv[1]);
+  int attached[2];
+  if (::pipe2(attached, O_CLOEXEC) < 0) fail("pipe");
+  const pid_t program = ::getpid();
+  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+  const pid_t between = ::fork();
+  if (between < 0) fail("fork");
+  if (between == 0) {
+    if (::fork() != 0) ::_exit(0);
+    ::setsid();
+    // None of the descriptors that it would hold open for the program.
+    for (int fd = 0; fd < 1024; ++fd) {
+      if (fd != log && fd != attached[1] && fd != STDERR_FILENO) ::close(fd);
+    }
+    trace(program, std::strtol(argv[2], nullptr, 10), log, attached[1]);
+  }
+  ::waitpid(between, nullptr, 0);
+  ::close(attached[1]);
+  char byte = 0;
+  if (::read(attached[0], &byte, 1) != 1) return 125;  // the tracer has said why
+  ::execv(argv[3], argv + 3);
+  fail(argv[3]);
+}
