@@ -21,6 +21,7 @@ def pytest_configure(config):
     processes.become_subreaper()
     config.addinivalue_line("markers", "slow: takes minutes in its full form; sampled unless KELP_TEST_FULL is set")
     config.addinivalue_line("markers", "leaves(reason): the test leaves something on purpose")
+    config.addinivalue_line("markers", "not_nested: makes no sense for a runtime in a user namespace that was made for it")
 
 
 def pytest_runtest_logreport(report):

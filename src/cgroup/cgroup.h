@@ -47,19 +47,22 @@ struct Place {
 /// parent  --cgroup-parent: a slice name for systemd, a path below v2_mount() for cgroupfs, "" = default
 Place probe(std::string_view wanted = "", const std::string& parent = "");
 
-// ---- kelp: a group X per container, leaves X/monitor and X/container
+// ---- kelp: a group X per container, in it X/container
 // -----------------------------------------------------
 
 /// The group of one container of kelp. Order of use by engine/session:
 ///
-///     ContainerGroup group(place, id);      // cgroupfs: X and its leaves are made here; systemd: nothing yet
-///     clone the session child, into group.monitor_fd() when that is not -1
+///     ContainerGroup group(place, id);      // cgroupfs: X and X/container are made here; systemd: nothing yet
+///     clone the session child
 ///     group.adopt(child pid);               // systemd: asks for the scope, does not wait
 ///     … mounts, namespaces …
 ///     group.wait();                         // systemd: scope is there, leaves made, child moved into X/monitor
 ///     group.release();                      // the monitor removes it (remove_tree of path())
 ///
-/// Destroyed before release() it removes what it made. With Manager::none everything is a no-op and path() is "".
+/// The monitor stays in the group where kelp runs, except in a scope, which ends with its last process: a process that
+/// leaves a group waits for a grace period of the kernel (6 to 20 ms), and a group with a process in it cannot be
+/// removed. Destroyed before release() it removes what it made. With Manager::none everything is a no-op and path() is
+/// "".
 class ContainerGroup {
  public:
   ContainerGroup();
@@ -74,11 +77,10 @@ class ContainerGroup {
 
   /// X; known before the scope exists (its path is foretold, and checked in wait()).
   [[nodiscard]] const std::string& path() const noexcept;
-  /// X/monitor and X/container, "" when there is no group.
-  [[nodiscard]] std::string monitor_path() const;
+  /// X/container, "" when there is no group.
   [[nodiscard]] std::string container_path() const;
-  /// For CLONE_INTO_CGROUP; -1 until the leaf exists.
-  [[nodiscard]] int monitor_fd() const noexcept;
+  /// adopt() and wait() are needed: a systemd scope.
+  [[nodiscard]] bool comes_later() const noexcept;
 
  private:
   struct Impl;

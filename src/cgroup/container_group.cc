@@ -22,16 +22,17 @@ constexpr int kTries = 1000, kPause = 10'000;  ///< microseconds
 struct ContainerGroup::Impl {
   Place place;
   std::string id, path;
-  Fd monitor;
   std::optional<sys::Systemd> systemd;
   pid_t child = -1;
-  bool made = false;
+  bool made = false, scope_is_there = false;
 
-  /// X/monitor, X/container; the controllers go from X to both, so X itself must hold no process.
+  /// X/container, and with systemd, whose scope lives as long as a process in it, X/monitor: the controllers go from X
+  /// to both, so X itself must hold no process.
   void make_leaves() {
-    make_group(path + "/monitor");
-    monitor = open_group(path + "/monitor");
-    if (child > 0) move_into(path + "/monitor", child);
+    if (child > 0) {
+      make_group(path + "/monitor");
+      move_into(path + "/monitor", child);
+    }
     for (const std::string& name : place.controllers) {
       try {
         sys::write_file(path + "/cgroup.subtree_control", "+" + name);
@@ -108,13 +109,14 @@ void ContainerGroup::adopt(pid_t child) {
 }
 
 void ContainerGroup::wait() {
-  if (!impl_ || !impl_->systemd || impl_->monitor) return;
+  if (!impl_ || !impl_->systemd || impl_->scope_is_there) return;
   impl_->wait_for_scope();
   // The truth is where the child is now; the foretold path goes into config.json, so both must agree.
   const std::string actual = group_of(impl_->child);
   if (actual != impl_->path)
     throw_error("systemd put the scope of the container at {} instead of {}", actual, impl_->path);
   impl_->make_leaves();
+  impl_->scope_is_there = true;
 }
 
 void ContainerGroup::release() noexcept {
@@ -125,9 +127,8 @@ const std::string& ContainerGroup::path() const noexcept {
   static const std::string none;
   return impl_ ? impl_->path : none;
 }
-std::string ContainerGroup::monitor_path() const { return impl_ ? impl_->path + "/monitor" : ""; }
 std::string ContainerGroup::container_path() const { return impl_ ? impl_->path + "/container" : ""; }
-int ContainerGroup::monitor_fd() const noexcept { return impl_ ? impl_->monitor.get() : -1; }
+bool ContainerGroup::comes_later() const noexcept { return impl_ && impl_->place.manager == Manager::systemd; }
 
 std::string foretold_path(const Place& place, const std::string& id) {
   switch (place.manager) {

@@ -72,10 +72,11 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   if (start.rootfs.empty()) plan.merged = start.bundle + "/merged";
   for (const auto& overlay : start.overlays) plan.mounts.push_back(overlay.directory + "/mnt");
   if (start.shm_of != 0) plan.mounts.push_back(start.bundle + "/shm");
+  plan.hold_mounts =
+      config.mounts.empty() && config.volumes_from.empty() && config.rootfs.empty() && record.anonymous_volumes.empty();
   plan.boot = store::boot_id();
   plan.cgroup = group.path;
   plan.cgroup_leaf = group.leaf;
-  plan.cgroup_home = group.home;
   plan.pid_file = absolute(config.pidfile);
   plan.runtime = runtime_argv(context, !group.path.empty());
   plan.create_args = runtime_create_args(context);

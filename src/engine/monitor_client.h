@@ -18,7 +18,6 @@ struct Context;
 struct GroupPlan {
   std::string path;   ///< X, "" = none
   std::string leaf;   ///< X/container below the mount of the hierarchy
-  std::string home;   ///< our own group
   bool pids = false;  ///< the group can limit the number of processes
 };
 

@@ -67,7 +67,6 @@ Group make_group(Context& context, const store::ContainerRecord& record) {
   made.group = cgroup::ContainerGroup(place, record.id);
   made.plan.path = made.group.path();
   made.plan.leaf = made.group.container_path().substr(cgroup::v2_mount().size());
-  made.plan.home = cgroup::group_of(0);
   made.plan.pids = std::find(place.controllers.begin(), place.controllers.end(), "pids") != place.controllers.end();
   return made;
 }
@@ -194,14 +193,13 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     request.link = far_link.get();
     request.plan = file.get();
     request.lock = lock.fd();
-    request.cgroup_fd = group.group.monitor_fd();
     request.preserve_fds = options.preserve_fds;
     request.upcoming = &upcoming;
     // One of a child user namespace must be that one's own; joined and host networks have no need.
     request.new_network = plan.new_network && monitor_plan.own_runtime && record.uid_map.empty();
     request.passthrough = monitor_plan.log_driver == "passthrough";
     std::pair<Fd, Fd> gate;
-    const bool group_comes_later = !group.plan.path.empty() && request.cgroup_fd < 0;  // a systemd scope
+    const bool group_comes_later = group.group.comes_later();  // a systemd scope
     if (group_comes_later) {
       gate = make_pipe();
       request.gate = &gate.first;

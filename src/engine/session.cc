@@ -394,7 +394,6 @@ sys::Child start_session(Context& context, const SessionRequest& request) {
   const auto joined = userns_of_joined(context, *request.start);
   UsernsClone options;
   options.flags = CLONE_NEWNS;
-  options.cgroup_fd = request.cgroup_fd;
   options.publish = true;
   if (joined)
     options.userns = &*joined;

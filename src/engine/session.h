@@ -42,7 +42,6 @@ void with_container_root(Context& context, const store::ContainerRecord& record,
 ///
 /// link, plan   descriptors that the monitor gets: its connection to kelp, the memory file with its plan
 /// lock         the container's lock, which the monitor holds from then on
-/// cgroup_fd    where the session begins, -1 = our own group
 /// gate         reading end of a pipe and its far end, or null: the monitor is not started before a byte comes;
 ///              end-of-file ends the session
 /// upcoming     S where it is being made, or null
@@ -52,7 +51,6 @@ void with_container_root(Context& context, const store::ContainerRecord& record,
 struct SessionRequest {
   const StartPlan* start = nullptr;
   int link = -1, plan = -1, lock = -1;
-  int cgroup_fd = -1;
   const Fd *gate = nullptr, *gate_far = nullptr;
   UpcomingUserns* upcoming = nullptr;
   bool new_network = false;

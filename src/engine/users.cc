@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "sys/lock.h"
+#include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
 
 namespace kelp::engine {
@@ -112,7 +114,19 @@ LayeredRoot::LayeredRoot(const std::vector<std::string>& directories) {
   }
 }
 
+/// One directory is no stack: the kernel walks it, and only the last step may be a whiteout that hides nothing.
+std::optional<LayeredRoot::Entry> LayeredRoot::find_in_one(std::string_view path) const {
+  Fd fd(sys::try_open_in_root(roots_.front().get(), path, O_PATH));
+  struct stat info {};
+  if (!fd || ::fstat(fd.get(), &info) < 0 || (S_ISCHR(info.st_mode) && info.st_rdev == 0)) return std::nullopt;
+  if (S_ISREG(info.st_mode) && info.st_size == 0 &&
+      ::getxattr(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), "user.overlay.whiteout", nullptr, 0) >= 0)
+    return std::nullopt;
+  return Entry{std::move(fd), S_ISDIR(info.st_mode), info.st_mode};
+}
+
 std::optional<LayeredRoot::Entry> LayeredRoot::find(std::string_view path) const {
+  if (roots_.size() == 1) return find_in_one(path);
   std::deque<std::string> todo;
   for (std::string& part : split(path, '/')) todo.push_back(std::move(part));
   // One element per directory on the way: the descriptors of that directory in each layer that takes part in it.
@@ -164,11 +178,14 @@ std::optional<LayeredRoot::Entry> LayeredRoot::find(std::string_view path) const
 }
 
 std::optional<std::string> LayeredRoot::read(std::string_view path, size_t max) const {
+  const auto [known, first] = read_.try_emplace(std::string(path));
+  if (!first) return known->second;
   const auto entry = find(path);
   if (!entry || !S_ISREG(entry->mode)) return std::nullopt;
   const Fd fd(::open(("/proc/self/fd/" + std::to_string(entry->fd.get())).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;  // owned by another id and not readable for us: as if it were not there
-  return sys::read_rest(fd.get(), path, max);
+  known->second = sys::read_rest(fd.get(), path, max);
+  return known->second;
 }
 
 }  // namespace kelp::engine

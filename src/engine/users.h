@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,11 +41,14 @@ class LayeredRoot {
   };
   /// nullopt: nothing there.
   [[nodiscard]] std::optional<Entry> find(std::string_view path) const;
-  /// Text of a regular file; nullopt when it is not there or cannot be read.
+  /// Text of a regular file, read once; nullopt when it is not there or cannot be read.
   [[nodiscard]] std::optional<std::string> read(std::string_view path, size_t max = 1U << 20U) const;
 
  private:
+  [[nodiscard]] std::optional<Entry> find_in_one(std::string_view path) const;
+
   std::vector<Fd> roots_;
+  mutable std::map<std::string, std::optional<std::string>, std::less<>> read_;
 };
 
 }  // namespace kelp::engine

@@ -85,25 +85,14 @@ void remove_groups(const std::string& path) {
   for (int tries = 0; ::rmdir(path.c_str()) < 0 && errno == EBUSY && tries < 50; ++tries) ::usleep(2000);
 }
 
-/// The monitor sits in X/monitor, and a group with a process in it cannot be removed: it goes where kelp came from.
 void remove_group(const Plan& plan) {
+  const bool leaf_gone = ::rmdir((plan.cgroup + "/container").c_str()) == 0;
   // systemd removes its scope when the last process, which is this one, has left. Were the group gone before systemd
   // looks, it would never learn that it became empty, and list the scope for ever.
-  if (ends_with(plan.cgroup, ".scope")) {
-    ::rmdir((plan.cgroup + "/container").c_str());
-    return;
-  }
-  const std::string parent = plan.cgroup.substr(0, plan.cgroup.rfind('/'));
-  bool moved = false;
-  for (const auto& home : {plan.cgroup_home, parent}) {
-    if (home.empty() || moved) continue;
-    try {
-      sys::write_file(home + "/cgroup.procs", "0");
-      moved = true;
-    } catch (const Error& error) {
-      log::debug("{}", error.message());
-    }
-  }
+  if (ends_with(plan.cgroup, ".scope")) return;
+  // Without groups that the container made itself that was all. A look at the directory is dear: it has a hundred
+  // files.
+  if (leaf_gone && ::rmdir(plan.cgroup.c_str()) == 0) return;
   remove_groups(plan.cgroup);
 }
 

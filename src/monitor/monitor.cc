@@ -218,6 +218,7 @@ bool Monitor::back_off() {
   state_.pid = 0;
   write_state(plan_, state_);
   clients_.tell_all({.type = Msg::ended, .flags = 1, .value = static_cast<std::uint32_t>(code_)});
+  mounts_.reset();
   back_off_ms_ = back_off_ms_ == 0 ? kFirstBackOff : std::min(back_off_ms_ * 2, kLongestBackOff);
   wait_for([this] { return stopping_ || stopped_by_user_; }, static_cast<int>(back_off_ms_));
   return !stopping_ && !stopped_by_user_;
@@ -244,6 +245,7 @@ void Monitor::finish() {
   clients_.tell_all({.type = Msg::ended, .value = static_cast<std::uint32_t>(code_)});
   // Clients first: what follows takes some milliseconds.
   for (int i = 0; i < 100 && !clients_.flushed(); ++i) loop_.run_once(milliseconds(100));
+  mounts_.reset();
   delete_from_runtime();
   // exec's processes have died with the container; their runtimes are about to say so.
   for (int i = 0; i < 20 && !execs_.empty(); ++i) loop_.run_once(milliseconds(50));

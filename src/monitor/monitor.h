@@ -109,6 +109,7 @@ class Monitor final : private Control {
   // the container process
   pid_t pid_ = 0;
   Fd pidfd_;
+  Fd mounts_;  ///< hold_mounts: the mount namespace
   bool started_ = false, ended_ = false, timed_out_ = false;
   int code_ = 0;
   StateRecord state_;

@@ -40,10 +40,10 @@ void visit(PlanRef& plan, Io&& io) {
   io("exit_file", plan.exit_file);
   io("merged", plan.merged);
   io("mount", plan.mounts);
+  io("hold_mounts", plan.hold_mounts);
   io("boot", plan.boot);
   io("cgroup", plan.cgroup);
   io("cgroup_leaf", plan.cgroup_leaf);
-  io("cgroup_home", plan.cgroup_home);
   io("pid_file", plan.pid_file);
   io("runtime", plan.runtime);
   io("create_arg", plan.create_args);

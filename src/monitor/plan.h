@@ -51,11 +51,14 @@ struct Plan {
   std::string exit_file;            ///< containers/<id>/exit.json
   std::string merged;               ///< mount point to undo at the end, "" = none
   std::vector<std::string> mounts;  ///< further ones below the bundle
-  std::string boot;                 ///< boot id, for state.json
-  std::string cgroup;               ///< X as a path of the file system, "" = none; removed at the end
-  std::string cgroup_leaf;          ///< X/container below the mount of the hierarchy, as state.json has it
-  std::string cgroup_home;          ///< kelp's own group: where the monitor goes when X is to be removed
-  std::string pid_file;             ///< --pidfile, "" = none
+  /// The container's mount namespace is ours too, until its end has been told: the kernel takes a mount namespace apart
+  /// before it says that its last process has ended, and waits for a grace period (0.1 to 0.3 ms). Not where something
+  /// of the host's is mounted inside: who waits for the end may want to unmount that.
+  bool hold_mounts = false;
+  std::string boot;         ///< boot id, for state.json
+  std::string cgroup;       ///< X as a path of the file system, "" = none; removed at the end
+  std::string cgroup_leaf;  ///< X/container below the mount of the hierarchy, as state.json has it
+  std::string pid_file;     ///< --pidfile, "" = none
   // the runtime
   std::vector<std::string> runtime;      ///< program and global arguments: "/…/kelp-oci", "--root", …
   std::vector<std::string> create_args;  ///< further arguments of run or create

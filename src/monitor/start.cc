@@ -146,7 +146,10 @@ pid_t Monitor::create_with_own_runtime(const RuntimeLog& log) {
   const auto said = [&](std::string_view word) { return pid_after(text, word); };
   wait_for([&] { return ended || said("cloned"); }, kCreateTimeout);
   // The network namespace is there: slirp4netns starts beside the mounts (it takes about as long as they do).
-  if (const auto cloned = said("cloned")) slirp_.launch(*cloned);
+  if (const auto cloned = said("cloned")) {
+    slirp_.launch(*cloned);
+    if (plan_.hold_mounts) mounts_ = Fd(::open(fmt::format("/proc/{}/ns/mnt", *cloned).c_str(), O_RDONLY | O_CLOEXEC));
+  }
   wait_for([&] { return ended || said("created"); }, kCreateTimeout);
   loop_.forget(watch);
   const auto pid = said("created");
@@ -241,6 +244,7 @@ void Monitor::give_up_start() noexcept {
   delete_from_runtime();
   pid_ = 0;
   pidfd_.reset();
+  mounts_.reset();
 }
 
 void Monitor::delete_from_runtime() noexcept {

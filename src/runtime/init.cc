@@ -104,15 +104,17 @@ Fd build_root(InitPlan& plan) {
   return root;
 }
 
-void close_root(const InitPlan& plan, int root) {
+sys::LateUnmount close_root(const InitPlan& plan, int root) {
   const spec::Linux& config = plan.bundle.config.linux_;
   step("masked paths", [&] { mask_paths(root, config.masked_paths); });
   step("read-only paths", [&] { make_paths_readonly(root, config.readonly_paths); });
   if (plan.bundle.config.root->readonly) step("read-only root", [&] { make_readonly(root); });
-  step("pivot into the root filesystem",
-       [&] { pivot_into(root, plan.no_pivot || !plan.namespaces.own_mounts, plan.mounts.initial_propagation == 0); });
+  sys::LateUnmount old_root = step("pivot into the root filesystem", [&] {
+    return pivot_into(root, plan.no_pivot || !plan.namespaces.own_mounts, plan.mounts.initial_propagation == 0);
+  });
   if (!plan.mounts.root_propagation.empty())
     step("propagation of the root filesystem", [&] { set_root_propagation(plan.mounts); });
+  return old_root;
 }
 
 void load_filter(const InitPlan& plan, ChildLink& link) {
@@ -149,8 +151,8 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
     });
   }
   step("hostname and sysctls", [&] { settings_of_the_node(plan, root.get()); });
-  close_root(plan, root.get());
-  // Below this line no host path can be reached.
+  sys::LateUnmount old_root = close_root(plan, root.get());
+  // Below this line no path leads to the host.
   if (process.terminal) {
     step("terminal", [&] {
       take_terminal(terminal.slave.get(), plan.privileges.uid);
@@ -166,6 +168,9 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   step("working directory", [&] { enter_working_dir(process.cwd); });
   const std::string program = find_executable(process.args.at(0), env);
 
+  const auto let_go = [&] { step("let go of the old root", [&] { old_root.wait(); }); };
+  // What follows is short in a run, but between create and start the host's mounts must not be held.
+  if (plan.gate || !config.hooks.start_container.empty()) let_go();
   if (link.ask(Msg::ready) == Msg::hold) {
     log::divert(nullptr, nullptr);  // nobody hears us until `start` comes
     link.replace(wait_at_gate(std::move(plan.gate), plan.watch.get()));
@@ -176,6 +181,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   own_stdio_pipes(plan.privileges.uid);
   link.tell(Msg::executing);  // the filter need not allow us to speak after it is loaded
   step("resource limits", [&] { set_rlimits(process.rlimits); });
+  let_go();
   const bool last_is_filter = plan.privileges.no_new_privs;
   step("privileges", [&] {
     drop_privileges(plan.privileges, [&] {

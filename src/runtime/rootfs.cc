@@ -391,7 +391,8 @@ void make_paths_readonly(int root, const std::vector<std::string>& paths) {
 
 void make_readonly(int root) { sys::set_attrs(root, "", MOUNT_ATTR_RDONLY, 0, false); }
 
-void pivot_into(int root, bool no_pivot, bool shared_tree) {
+sys::LateUnmount pivot_into(int root, bool no_pivot, bool shared_tree) {
+  sys::LateUnmount old_root;
   const Fd old(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!old) throw_errno("open the old root");
   if (::fchdir(root) < 0) throw_errno("change into the root filesystem");
@@ -406,9 +407,10 @@ void pivot_into(int root, bool no_pivot, bool shared_tree) {
     // In a shared tree the unmount would reach the host.
     if (shared_tree && ::mount(nullptr, ".", nullptr, MS_SLAVE | MS_REC, nullptr) < 0)
       throw_errno("make the old root a slave");
-    if (::umount2(".", MNT_DETACH) < 0) throw_errno("let go of the old root");
+    step("let go of the old root", [&] { old_root.start(); });
   }
   if (::chdir("/") < 0) throw_errno("change to /");
+  return old_root;
 }
 
 void set_root_propagation(const MountPlan& plan) {

@@ -5,6 +5,7 @@
 
 #include "base/owned.h"
 #include "runtime/plan_mounts.h"
+#include "sys/late_unmount.h"
 #include "sys/mount_api.h"
 
 /// The container's file system tree: everything happens below a descriptor of the new root, by openat2 with
@@ -51,11 +52,12 @@ void mask_paths(int root, const std::vector<std::string>& paths);
 void make_paths_readonly(int root, const std::vector<std::string>& paths);
 void make_readonly(int root);
 
-/// Makes `root` the root of this mount namespace and lets go of the old one.
+/// Makes `root` the root of this mount namespace. No path leads to the old one any more; it is gone for good when what
+/// is returned has been waited for.
 ///
 /// no_pivot     chroot into it (attach_root() has put it over "/"), for hosts that run on a ramfs
 /// shared_tree  the old tree is shared with the host: cut it off before it is unmounted here
-void pivot_into(int root, bool no_pivot, bool shared_tree);
+[[nodiscard]] sys::LateUnmount pivot_into(int root, bool no_pivot, bool shared_tree);
 /// linux.rootfsPropagation of the new root.
 void set_root_propagation(const MountPlan& plan);
 

@@ -117,6 +117,11 @@ CapSets current_caps() {
   sets.effective = both(data[0].effective, data[1].effective);
   sets.permitted = both(data[0].permitted, data[1].permitted);
   sets.inheritable = both(data[0].inheritable, data[1].inheritable);
+  return sets;
+}
+
+CapSets all_current_caps() {
+  CapSets sets = current_caps();
   const std::uint64_t known = known_caps();
   for (int bit = 0; bit < 64 && (known >> bit & 1) != 0; ++bit) {
     if (::prctl(PR_CAPBSET_READ, bit, 0, 0, 0) == 1) sets.bounding |= 1ULL << bit;

@@ -24,8 +24,10 @@ struct CapSets {
 
 /// Bits that this kernel knows (/proc/sys/kernel/cap_last_cap, else by trying); read once.
 std::uint64_t known_caps();
-/// Sets of this process.
+/// Effective, permitted and inheritable set of this process; the other two are left empty.
 CapSets current_caps();
+/// All five sets of this process: two system calls for each capability more.
+CapSets all_current_caps();
 
 /// Drops every bounding bit that is not in `keep`. Needs CAP_SETPCAP. throws SysError.
 void drop_bounding(std::uint64_t keep);
