@@ -7,7 +7,9 @@
 namespace kelp::cli {
 
 Action define_attach(OptionSet& options);
+Action define_cleanup(OptionSet& options);
 Action define_commit(OptionSet& options);
+Action define_complete(OptionSet& options);
 Action define_container_diff(OptionSet& options);
 Action define_container_exists(OptionSet& options);
 Action define_container_inspect(OptionSet& options);
@@ -43,6 +45,7 @@ Action define_manifest_inspect(OptionSet& options);
 Action define_manifest_push(OptionSet& options);
 Action define_manifest_remove(OptionSet& options);
 Action define_manifest_rm(OptionSet& options);
+Action define_mount(OptionSet& options);
 Action define_pause(OptionSet& options);
 Action define_port(OptionSet& options);
 Action define_ps(OptionSet& options);
@@ -72,6 +75,7 @@ Action define_system_prune(OptionSet& options);
 Action define_system_reset(OptionSet& options);
 Action define_tag(OptionSet& options);
 Action define_top(OptionSet& options);
+Action define_unmount(OptionSet& options);
 Action define_unpause(OptionSet& options);
 Action define_unshare(OptionSet& options);
 Action define_untag(OptionSet& options);
@@ -83,8 +87,11 @@ Action define_volume_export(OptionSet& options);
 Action define_volume_import(OptionSet& options);
 Action define_volume_inspect(OptionSet& options);
 Action define_volume_ls(OptionSet& options);
+Action define_volume_mount(OptionSet& options);
 Action define_volume_prune(OptionSet& options);
+Action define_volume_reload(OptionSet& options);
 Action define_volume_rm(OptionSet& options);
+Action define_volume_unmount(OptionSet& options);
 Action define_wait(OptionSet& options);
 
 }  // namespace kelp::cli

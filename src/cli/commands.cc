@@ -33,6 +33,10 @@ constexpr Command kCommands[] = {
     {"rename", "container rename", kContainers, "give a container another name", define_rename},
     {"cp", "container cp", kContainers, "copy files between a container and the host", define_cp},
     {"export", "container export", kContainers, "write a container's file system as a tar archive", define_export},
+    {"mount", "container mount", kContainers, "mount the root file system of a container, within kelp unshare",
+     define_mount},
+    {"unmount", "umount, container unmount, container umount", kContainers, "undo kelp mount", define_unmount},
+    {"container cleanup", "", kContainers, "take away what a killed monitor has left of a container", define_cleanup},
     {"healthcheck run", "", kContainers, "run the health check of a container once", define_healthcheck_run},
     {"commit", "container commit", kContainers, "make an image from a container", define_commit},
     {"diff", "", kContainers, "list the files that a container or an image changes", define_diff},
@@ -75,6 +79,9 @@ constexpr Command kCommands[] = {
     {"volume exists", "", kVolumes, "exit with 0 when the volume exists, with 1 when not", define_volume_exists},
     {"volume export", "", kVolumes, "write the files of a volume as a tar archive", define_volume_export},
     {"volume import", "", kVolumes, "fill a volume from a tar archive", define_volume_import},
+    {"volume mount", "", kVolumes, "print where the files of a volume are", define_volume_mount},
+    {"volume unmount", "volume umount", kVolumes, "the counterpart of volume mount", define_volume_unmount},
+    {"volume reload", "", kVolumes, "take up volumes whose record is missing", define_volume_reload},
     {"volume rm", "volume remove", kVolumes, "remove volumes", define_volume_rm},
     {"volume prune", "", kVolumes, "remove volumes that no container uses", define_volume_prune},
 
@@ -99,6 +106,7 @@ constexpr Command kCommands[] = {
     {"system reset", "", kSystem, "remove everything that kelp keeps", define_system_reset},
     {"unshare", "", kSystem, "run a command in the user namespace of the containers", define_unshare},
 
+    {"__complete", "", kSystem, "print what TAB may insert", define_complete, true},
     {"__dump-options", "", kSystem, "print the tree of commands and options as JSON", define_dump_options, true},
 };
 

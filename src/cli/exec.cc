@@ -67,7 +67,7 @@ Action define_exec(OptionSet& options) {
       .complete(Complete::environment);
   options.list("env-file", values->env_files, "FILE", "read environment variables from a file")
       .complete(Complete::file);
-  options.text("user,u", request.user, "USER[:GROUP]", "user and group of the process");
+  options.text("user,u", request.user, "USER[:GROUP]", "user and group of the process").complete(Complete::user);
   options.text("workdir,w", request.workdir, "DIR", "working directory inside the container");
   options.flag("privileged", request.privileged, "give the process all capabilities");
   options.number("preserve-fds", request.preserve_fds, "N", "pass N descriptors, from 3 on");

@@ -92,7 +92,7 @@ Action define(OptionSet& options, const char* type, const char* usage, Complete 
 
 }  // namespace
 
-Action define_inspect(OptionSet& options) { return define(options, "all", "NAME...", Complete::container); }
+Action define_inspect(OptionSet& options) { return define(options, "all", "NAME...", Complete::object); }
 Action define_container_inspect(OptionSet& options) {
   return define(options, "container", "CONTAINER...", Complete::container);
 }

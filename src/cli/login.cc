@@ -95,7 +95,7 @@ int login(Invocation& invocation, LoginCommand& values) {
 
 Action define_login(OptionSet& options) {
   auto values = std::make_shared<LoginCommand>();
-  options.arguments("[REGISTRY]", 0, 1);
+  options.arguments("[REGISTRY]", 0, 1, Complete::registry);
   add_access_options(options, values->login.access, {.creds = false});
   options.text("compat-auth-file", values->login.compat_auth_file, "FILE", "keep them in this file of Docker's form")
       .complete(Complete::file);
@@ -109,7 +109,7 @@ Action define_login(OptionSet& options) {
 
 Action define_logout(OptionSet& options) {
   auto values = std::make_shared<LoginCommand>();
-  options.arguments("[REGISTRY]", 0, 1);
+  options.arguments("[REGISTRY]", 0, 1, Complete::registry);
   options.text("authfile", values->login.access.authfile, "FILE", "credentials of registries").complete(Complete::file);
   options.text("compat-auth-file", values->login.compat_auth_file, "FILE", "a file of Docker's form")
       .complete(Complete::file);

@@ -75,6 +75,20 @@ const char* complete_name(Complete kind) noexcept {
       return "running";
     case Complete::stopped:
       return "stopped";
+    case Complete::paused:
+      return "paused";
+    case Complete::object:
+      return "object";
+    case Complete::mount:
+      return "mount";
+    case Complete::registry:
+      return "registry";
+    case Complete::capability:
+      return "capability";
+    case Complete::user:
+      return "user";
+    case Complete::group:
+      return "group";
     case Complete::image:
       return "image";
     case Complete::volume:

@@ -23,11 +23,18 @@ enum class Complete {
   container,
   running,
   stopped,
+  paused,
+  object,  ///< a container, an image or a volume
   image,
   volume,
+  mount,  ///< the value of -v: a volume or a path
   network,
   secret,
+  registry,
+  capability,
   signal,
+  user,
+  group,
   command,
   environment,
 };

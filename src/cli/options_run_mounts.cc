@@ -14,7 +14,7 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
           "volume,v", Kind::list,
           [&config](const std::string& text) { config.mounts.push_back(engine::parse_volume_option(text)); },
           "[SOURCE:]DIR[:OPTIONS]", "bind a directory of the host, or a volume, into the container")
-      .complete(Complete::volume);
+      .complete(Complete::mount);
   options.custom(
       "mount", Kind::list,
       [&config](const std::string& text) { config.mounts.push_back(engine::parse_mount_option(text)); },

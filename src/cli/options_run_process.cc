@@ -19,8 +19,9 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.flag("unsetenv-all", config.unset_env_all, "leave out all variables of the image");
   options.flag("http-proxy", config.http_proxy, "pass the proxy variables of the caller").shows("true");
   options.text("workdir,w", config.workdir, "DIR", "working directory inside the container");
-  options.text("user,u", config.user, "USER[:GROUP]", "user and group of the process, by name or number");
-  options.list("group-add", config.group_add, "GROUP", "further group of the process");
+  options.text("user,u", config.user, "USER[:GROUP]", "user and group of the process, by name or number")
+      .complete(Complete::user);
+  options.list("group-add", config.group_add, "GROUP", "further group of the process").complete(Complete::group);
   options.text("entrypoint", values.entrypoint, "COMMAND", "instead of the image's entrypoint; \"\": none");
   options.flag("init", config.init, "run a small init as PID 1 that reaps and passes signals on");
   options.text("init-path", config.init_path, "FILE", "program for --init").complete(Complete::file);

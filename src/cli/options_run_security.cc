@@ -8,8 +8,10 @@ void add_security_options(OptionSet& options, RunOptions& values) {
   auto& config = values.config;
   options.group("Security");
   options.flag("privileged", config.privileged, "take away most of what confines the container");
-  options.csv("cap-add", config.cap_add, "CAPABILITY", "give a capability; ALL: every one");
-  options.csv("cap-drop", config.cap_drop, "CAPABILITY", "take a capability; ALL: every one");
+  options.csv("cap-add", config.cap_add, "CAPABILITY", "give a capability; ALL: every one")
+      .complete(Complete::capability);
+  options.csv("cap-drop", config.cap_drop, "CAPABILITY", "take a capability; ALL: every one")
+      .complete(Complete::capability);
   options.list("security-opt", config.security_opt, "OPTION",
                "no-new-privileges, seccomp=FILE|unconfined, label=..., apparmor=..., mask=..., unmask=...");
   options.custom(

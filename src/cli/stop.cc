@@ -154,7 +154,7 @@ Action define_pause(OptionSet& options) {
 
 Action define_unpause(OptionSet& options) {
   auto choice = std::make_shared<ContainerChoice>();
-  options.arguments("CONTAINER...", 0, -1, Complete::running);
+  options.arguments("CONTAINER...", 0, -1, Complete::paused);
   ContainerChoiceOptions which;
   which.all_help = "all paused containers";
   add_container_choice(options, *choice, which);

@@ -13,7 +13,10 @@ namespace kelp::cli {
 Action define_unshare(OptionSet& options) {
   options.arguments("[COMMAND [ARGUMENT...]]", 0, -1, Complete::command);
   options.stop_at_first_word();
-  options.describe("The command sees the files of containers and volumes with their own owners, and is root there.");
+  options.describe(
+      "The command sees the files of containers and volumes with their own owners, and is root there. What it mounts "
+      "is gone at its end.",
+      "kelp unshare sh -c 'ls -l $(kelp mount web)'");
   return [](Invocation& invocation) {
     sys::SpawnRequest request;
     request.argv = invocation.arguments;
@@ -26,7 +29,7 @@ Action define_unshare(OptionSet& options) {
     if (request.path.empty()) {
       throw Error(fmt::format("there is no command {} in PATH", quoted(word)), kExitNotFound);
     }
-    auto child = engine::spawn_in_userns(invocation.context, request);
+    auto child = engine::spawn_in_userns(invocation.context, request, true);
     return child.wait();
   };
 }

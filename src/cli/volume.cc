@@ -239,6 +239,40 @@ Action define_volume_inspect(OptionSet& options) {
   return [values](Invocation& invocation) { return inspect(invocation, *values); };
 }
 
+Action define_volume_mount(OptionSet& options) {
+  options.arguments("VOLUME", 1, 1, Complete::volume);
+  options.describe(
+      "The files of a volume are always there; within `kelp unshare` they have the owners that containers see.");
+  return [](Invocation& invocation) {
+    const auto volume = store::get_volume(invocation.context.layout, invocation.arguments[0]);
+    const auto type = volume.options.find("type");
+    if (type != volume.options.end() && type->second == "tmpfs")
+      throw_error("volume {} is a tmpfs: it has no files of its own", volume.name);
+    print_line(volume.mountpoint);
+    return 0;
+  };
+}
+
+Action define_volume_unmount(OptionSet& options) {
+  options.arguments("VOLUME", 1, 1, Complete::volume);
+  options.describe(
+      "Nothing is mounted for `volume mount`: this checks and prints the name, for scripts that call both.");
+  return [](Invocation& invocation) {
+    print_line(store::get_volume(invocation.context.layout, invocation.arguments[0]).name);
+    return 0;
+  };
+}
+
+Action define_volume_reload(OptionSet& options) {
+  options.describe(
+      "Directories below the volumes' directory that have _data and no record, copied from elsewhere, become volumes.");
+  return [](Invocation& invocation) {
+    const Strings added = store::adopt_volumes(invocation.context.layout);
+    if (!added.empty()) print_line("Added:\n" + join(added, "\n"));
+    return 0;
+  };
+}
+
 Action define_volume_exists(OptionSet& options) {
   options.arguments("VOLUME", 1, 1, Complete::volume);
   return [](Invocation& invocation) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <functional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -78,17 +79,8 @@ void copy_in_archive(Context& context, const CopyRequest& request) {
   });
 }
 
-}  // namespace
-
-void copy_files(Context& context, const CopyRequest& request) {
-  if (!request.from && !request.to) throw_usage("cp: one of the two paths must be CONTAINER:PATH");
-  if (request.source.empty() || request.target.empty()) throw_usage("cp: an empty path");
-  if (request.source == "-" && !request.from) return copy_in_archive(context, request);
-  if (request.target == "-" && !request.to) return copy_out_archive(context, request);
-  if (request.from && request.to && request.from->id == request.to->id)
-    throw_usage("cp: source and target are in the same container: use kelp exec {} cp", request.from->name);
-  const ReceiveOptions options = receive_options(context, request);
-
+/// Both ends of one stream, the sender in a child.
+void transfer(const std::function<void(int)>& send, const std::function<void(int)>& receive) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
   Fd in(ends[0]);
@@ -96,36 +88,48 @@ void copy_files(Context& context, const CopyRequest& request) {
   ::fcntl(out.get(), F_SETPIPE_SZ, 1 << 20);
   // The receiver's failure reaches the sender as EPIPE, not as a signal.
   const auto old = std::signal(SIGPIPE, SIG_IGN);
-
+  Rollback restore;
+  restore.add([old] { std::signal(SIGPIPE, old); });
   sys::Child sender = sys::clone_child(0, [&] {
     in.reset();
-    if (!request.from) {
-      send_files(out.get(), -1, request.source);
-      return 0;
-    }
     try {
-      in_container(context, *request.from,
-                   [&](int root_fd) { send_files(out.get(), root_fd, inside(request.source)); });
+      send(out.get());
     } catch (const Error& error) {
       send_error(out.get(), error.what());
     }
     return 0;
   });
   out.reset();
-  try {
-    if (request.to)
-      in_container(context, *request.to,
-                   [&](int root_fd) { receive_files(in.get(), root_fd, inside(request.target), options); });
-    else
-      receive_files(in.get(), -1, request.target, options);
-  } catch (...) {
-    in.reset();
-    std::signal(SIGPIPE, old);
-    throw;
-  }
+  receive(in.get());
   in.reset();
   sender.wait();
-  std::signal(SIGPIPE, old);
+}
+
+}  // namespace
+
+void copy_files(Context& context, const CopyRequest& request) {
+  if (!request.from && !request.to) throw_usage("cp: one of the two paths must be CONTAINER:PATH");
+  if (request.source.empty() || request.target.empty()) throw_usage("cp: an empty path");
+  if (request.source == "-" && !request.from) return copy_in_archive(context, request);
+  if (request.target == "-" && !request.to) return copy_out_archive(context, request);
+  const ReceiveOptions options = receive_options(context, request);
+  if (request.from && request.to && request.from->id == request.to->id) {
+    in_container(context, *request.from, [&](int root_fd) {
+      transfer([&](int out) { send_files(out, root_fd, inside(request.source)); },
+               [&](int in) { receive_files(in, root_fd, inside(request.target), options); });
+    });
+    return;
+  }
+  transfer(
+      [&](int out) {
+        if (!request.from) return send_files(out, -1, request.source);
+        in_container(context, *request.from, [&](int root_fd) { send_files(out, root_fd, inside(request.source)); });
+      },
+      [&](int in) {
+        if (!request.to) return receive_files(in, -1, request.target, options);
+        in_container(context, *request.to,
+                     [&](int root_fd) { receive_files(in, root_fd, inside(request.target), options); });
+      });
 }
 
 }  // namespace kelp::engine

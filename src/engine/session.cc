@@ -262,8 +262,7 @@ void in_container_ids(const ContainerIds& ids, const std::function<void()>& body
 void in_stopped(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
   const ContainerIds ids = resolve_ids(context, record.config);
   RootfsPlan plan;
-  if (record.config.rootfs.empty())
-    plan = rootfs_of(context, context.layout.container(record.id), root_directories(context, record, false));
+  if (record.config.rootfs.empty()) plan = stopped_rootfs(context, record);
   Pipe pipe;
   sys::Child child = clone_in_userns(context, {.flags = CLONE_NEWNS}, [&]() -> int {
     return answer(pipe.write_end.get(), [&] {
@@ -283,13 +282,21 @@ void in_stopped(Context& context, const store::ContainerRecord& record, const st
 
 }  // namespace
 
-sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request) {
+RootfsPlan stopped_rootfs(Context& context, const store::ContainerRecord& record) {
+  return rootfs_of(context, context.layout.container(record.id), root_directories(context, record, false));
+}
+
+sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request, bool own_mounts) {
   Pipe pipe;
-  sys::Child child = clone_in_userns(context, {.cgroup_fd = request.cgroup_fd}, [&]() -> int {
+  UsernsClone options;
+  options.cgroup_fd = request.cgroup_fd;
+  if (own_mounts) options.flags = CLONE_NEWNS;
+  sys::Child child = clone_in_userns(context, options, [&]() -> int {
     int failed = 0;
     // Out of the way of the descriptors that the program gets.
     const Fd told(::fcntl(pipe.write_end.get(), F_DUPFD_CLOEXEC, 64));
     try {
+      if (own_mounts) sys::make_mounts_slave();
       sys::exec_program(request);
     } catch (const SysError& error) {
       failed = error.code();

@@ -17,9 +17,14 @@ struct StartPlan;
 /// "full", or "single" where S maps one id only: the map key of layers that containers in S use.
 std::string userns_map_key(Context& context);
 
-/// Starts a program as uid 0 of S (see userns.h), in the caller's own other namespaces.
+/// Starts a program as uid 0 of S (see userns.h), in the caller's own other namespaces; own_mounts: with a mount
+/// namespace of its own (`/` rslave), so that it may mount.
 /// throws  SysError with the errno of exec
-sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request);
+sys::Child spawn_in_userns(Context& context, const sys::SpawnRequest& request, bool own_mounts = false);
+
+struct RootfsPlan;
+/// How the root file system of a container is mounted while it does not run; not for --rootfs.
+RootfsPlan stopped_rootfs(Context& context, const store::ContainerRecord& record);
 
 /// Runs `body` in a forked child as uid 0 of S with a mount namespace of its own (`/` rslave), so that it may mount;
 /// what it mounts is gone at its end. The child has the caller's descriptors. An Error thrown by body is thrown again

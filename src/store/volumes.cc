@@ -199,6 +199,25 @@ Strings volume_names(const Layout& layout) {
   return found;
 }
 
+Strings adopt_volumes(const Layout& layout) {
+  Strings adopted;
+  for (const std::string& name : volume_names(layout)) {
+    struct stat info {};
+    const std::string path = layout.volume(name);
+    if (::access((path + "/volume.json").c_str(), F_OK) == 0) continue;
+    if (::lstat((path + "/_data").c_str(), &info) < 0 || !S_ISDIR(info.st_mode)) continue;
+    check_name(name, "volume");
+    VolumeRecord volume;
+    volume.name = name;
+    volume.created = std::chrono::system_clock::now();
+    volume.machine = machine_id();
+    volume.needs_copy_up = false;  // it has its contents
+    update_volume(layout, volume);
+    adopted.push_back(name);
+  }
+  return adopted;
+}
+
 std::vector<VolumeRecord> list_volumes(const Layout& layout) {
   std::vector<VolumeRecord> found;
   for (const std::string& name : volume_names(layout)) {

@@ -40,6 +40,8 @@ std::optional<VolumeRecord> find_volume(const Layout& layout, std::string_view n
 VolumeRecord get_volume(const Layout& layout, std::string_view name);
 std::vector<VolumeRecord> list_volumes(const Layout& layout);
 Strings volume_names(const Layout& layout);
+/// Gives a record to each directory below volumes/ that has data and none (a copy from elsewhere); their names.
+Strings adopt_volumes(const Layout& layout);
 void update_volume(const Layout& layout, const VolumeRecord& volume);
 /// Ids of the containers that mention the volume.
 Strings volume_users(const Layout& layout, std::string_view name);
