@@ -10,6 +10,7 @@ Action define_attach(OptionSet& options);
 Action define_cleanup(OptionSet& options);
 Action define_commit(OptionSet& options);
 Action define_complete(OptionSet& options);
+Action define_completion(OptionSet& options);
 Action define_container_diff(OptionSet& options);
 Action define_container_exists(OptionSet& options);
 Action define_container_inspect(OptionSet& options);

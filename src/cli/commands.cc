@@ -104,6 +104,7 @@ constexpr Command kCommands[] = {
     {"system check", "", kSystem, "look for damage in the store", define_system_check},
     {"system migrate", "", kSystem, "start the user namespace anew", define_system_migrate},
     {"system reset", "", kSystem, "remove everything that kelp keeps", define_system_reset},
+    {"completion", "", kSystem, "print the completion script of a shell", define_completion},
     {"unshare", "", kSystem, "run a command in the user namespace of the containers", define_unshare},
 
     {"__complete", "", kSystem, "print what TAB may insert", define_complete, true},

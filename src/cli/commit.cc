@@ -16,7 +16,7 @@ namespace {
 
 struct CommitCommand {
   engine::CommitOptions commit;
-  std::string iidfile;
+  std::string iidfile, config;
   bool quiet = false;
 };
 
@@ -25,6 +25,11 @@ int commit(Invocation& invocation, CommitCommand& values) {
   if (!invocation.arguments.empty()) {
     values.commit.name = invocation.arguments.front();
     spec::parse_local_name(values.commit.name);  // before anything is packed
+  }
+  if (!values.config.empty()) {
+    const auto text = sys::read_small_file(values.config, 4U << 20U);
+    if (!text) throw_usage("--config: there is no file {}", quoted(values.config));
+    values.commit.config = *text;
   }
   ProgressView progress(values.quiet);
   const std::string id = engine::commit_container(invocation.context, record, values.commit, progress.callback());
@@ -41,6 +46,8 @@ Action define_commit(OptionSet& options) {
   options.arguments("CONTAINER [NAME]", 1, 2, Complete::container);
   options.list("change,c", values->commit.changes, "INSTRUCTION",
                "instruction of a Containerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR, ...");
+  options.text("config", values->config, "FILE", "JSON with members of the image's configuration: Cmd, Env, User, ...")
+      .complete(Complete::file);
   options.text("author,a", values->commit.author, "NAME", "author of the image");
   options.text("message,m", values->commit.message, "TEXT", "comment in the history");
   options.text("format,f", values->commit.format, "FORMAT", "shape of the image")

@@ -2,12 +2,15 @@
 #include "cli/complete.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/command_actions.h"
+#include "cli/completion_scripts.h"
 #include "cli/global_options.h"
 #include "cli/output.h"
+#include "sys/lock.h"
 
 namespace kelp::cli {
 namespace {
@@ -96,7 +99,9 @@ std::vector<Candidate> option_names(const OptionSet& set, const std::string& beg
       found.push_back({std::string{'-', option.letter}, std::string(option.help)});
     for (const auto name : {option.name, option.alias}) {
       const std::string word = "--" + std::string(name);
-      if (!name.empty() && starts_with(word, begin)) found.push_back({word, std::string(option.help)});
+      const bool known =
+          std::any_of(found.begin(), found.end(), [&](const Candidate& one) { return one.text == word; });
+      if (!name.empty() && !known && starts_with(word, begin)) found.push_back({word, std::string(option.help)});
     }
   }
   if (starts_with("--help", begin)) found.push_back({"--help", "show what there is"});
@@ -236,15 +241,44 @@ std::vector<Candidate> complete(const Strings& words) {
   return complete_arguments(set, at.arguments, word, layout);
 }
 
+Action define_completion(OptionSet& options) {
+  struct CompletionCommand {
+    std::string file;
+    bool no_descriptions = false;
+  };
+  auto values = std::make_shared<CompletionCommand>();
+  options.arguments("bash|zsh|fish", 1, 1);
+  options.text("file,f", values->file, "FILE", "write the script to a file").complete(Complete::file);
+  options.flag("no-desc", values->no_descriptions, "without descriptions of what is offered");
+  options.describe({}, "source <(kelp completion bash)\nkelp completion fish > ~/.config/fish/completions/kelp.fish");
+  return [values](Invocation& invocation) {
+    const std::string& shell = invocation.arguments[0];
+    if (shell != "bash" && shell != "zsh" && shell != "fish")
+      throw_usage("there is no completion for {}: bash, zsh and fish are known", quoted(shell));
+    std::string script = shell == "bash" ? kBashCompletion : shell == "zsh" ? kZshCompletion : kFishCompletion;
+    if (values->no_descriptions) {
+      const std::string verb = "__complete --";
+      script.replace(script.rfind(verb), verb.size(), "__complete --no-desc --");
+    }
+    if (values->file.empty())
+      print(script);
+    else
+      sys::replace_file(values->file, script, 0644);
+    return 0;
+  };
+}
+
 Action define_complete(OptionSet& options) {
   options.arguments("-- WORD...", 0, -1);
   options.stop_at_first_word();
-  return [](Invocation& invocation) {
+  auto plain = std::make_shared<bool>(false);
+  options.flag("no-desc", *plain, "words only");
+  return [plain](Invocation& invocation) {
     std::string text;
     for (const auto& candidate : complete(invocation.arguments)) {
       if (candidate.text.find_first_of("\t\n") != std::string::npos) continue;
       text += candidate.text;
-      if (!candidate.help.empty()) text += "\t" + candidate.help;
+      if (!candidate.help.empty() && !*plain) text += "\t" + candidate.help;
       text += '\n';
     }
     print(text);

@@ -87,6 +87,13 @@ Action define_exec(OptionSet& options) {
           [&request](const std::string& text) { request.detach_keys = check_detach_keys(text); }, "KEYS",
           "keys that leave the process running")
       .shows("ctrl-p,ctrl-q");
+  // What it asks for is how exec works here; the contrary cannot be had.
+  options.custom(
+      "no-session", Kind::flag,
+      [](const std::string& text) {
+        if (!to_bool(text).value_or(true)) throw_usage("--no-session={}: no record of an exec is ever kept", text);
+      },
+      "", "keep no record of the process, as always");
   options.text("cidfile", values->cidfile, "FILE", "take the container's ID from a file").complete(Complete::file);
   add_latest(options, values->latest);
   return [values](Invocation& invocation) { return exec(invocation, *values); };

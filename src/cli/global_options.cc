@@ -9,7 +9,8 @@ void add_global_options(OptionSet& options, ProgramOptions& values, bool with_ve
       .shows("$XDG_DATA_HOME/kelp");
   options.text("runroot", values.engine.run_root, "DIR", "directory of the state of running containers")
       .complete(Complete::directory)
-      .shows("$XDG_RUNTIME_DIR/kelp");
+      .shows("$XDG_RUNTIME_DIR/kelp")
+      .also("tmpdir");
   options.text("runtime", values.engine.runtime, "PROGRAM", "OCI runtime, by name or path")
       .complete(Complete::command)
       .shows("kelp-oci");
@@ -20,6 +21,25 @@ void add_global_options(OptionSet& options, ProgramOptions& values, bool with_ve
       .complete(Complete::file);
   options.list("hooks-dir", values.engine.hooks_dirs, "DIR", "directory of OCI hook files")
       .complete(Complete::directory);
+  options.text("conmon", values.engine.monitor, "FILE", "the monitor program, instead of kelp-monitor")
+      .complete(Complete::file);
+  options.text("storage-driver", values.engine.storage_driver, "NAME", "how root file systems are put together")
+      .one_of({"overlay", "vfs"})
+      .shows("overlay, else a copy");
+  options.list("storage-opt", values.engine.storage_options, "KEY=VALUE",
+               "overlay.mount_program=FILE: mount with this fuse-overlayfs");
+  options.list("module", values.engine.modules, "FILE", "settings file that is read after kelp.toml")
+      .complete(Complete::file);
+  options
+      .custom(
+          "events-backend", Kind::text,
+          [&values](const std::string& text) { values.engine.keep_events = text == "file"; }, "NAME",
+          "where events are kept")
+      .one_of({"file", "none"})
+      .shows("file");
+  options.text("config", values.docker_config, "DIR", "directory of a docker config.json with credentials")
+      .complete(Complete::directory);
+  options.text("out", values.out, "FILE", "write standard output to a file").complete(Complete::file);
   options.text("log-level", values.log_level, "LEVEL", "messages to show")
       .one_of({"trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"})
       .shows("warn");

@@ -11,6 +11,8 @@ namespace kelp::cli {
 struct ProgramOptions {
   engine::GlobalOptions engine;
   std::string log_level = "warn";
+  std::string out;            ///< --out: where standard output goes instead
+  std::string docker_config;  ///< --config
   bool version = false;
 };
 /// with_version: --version and -v, which only the program has.

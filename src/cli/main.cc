@@ -1,9 +1,12 @@
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/owned.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/global_options.h"
@@ -54,6 +57,15 @@ void apply_log_level(const ProgramOptions& program) {
   log::set_sink(std::move(sink));
 }
 
+/// --out and --config hold for the programs that we execute as well.
+void apply_surroundings(const ProgramOptions& program) {
+  if (!program.docker_config.empty()) ::setenv("DOCKER_CONFIG", program.docker_config.c_str(), 1);
+  if (program.out.empty()) return;
+  const Fd file(::open(program.out.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (!file) throw_errno("open {}", quoted(program.out));
+  if (::dup2(file.get(), STDOUT_FILENO) < 0) throw_errno("write standard output to {}", quoted(program.out));
+}
+
 int run(const Strings& line) {
   ProgramOptions program;
   const auto words = read_program_options(Strings(line.begin() + 1, line.end()), program);
@@ -79,6 +91,7 @@ int run(const Strings& line) {
     return 0;
   }
   apply_log_level(program);
+  apply_surroundings(program);
   engine::Context context = engine::make_context(program.engine);
   Invocation invocation{context, std::move(arguments), name, line};
   return action(invocation);

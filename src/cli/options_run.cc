@@ -1,8 +1,11 @@
 #include "cli/options_run.h"
 
+#include <unistd.h>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "sys/lock.h"
+#include "sys/subid.h"
 
 namespace kelp::cli {
 namespace {
@@ -115,6 +118,28 @@ void finish_health(RunOptions& values) {
   }
 }
 
+/// newuidmap gives nobody another user's range, so the name can only be the caller's.
+void finish_subid_names(RunOptions& values) {
+  const auto range = [](const std::string& name, const char* option, const sys::IdRanges& own) {
+    if (name != sys::own_user_name() && name != std::to_string(::geteuid()))
+      throw UsageError(fmt::format("{} {}: an ordinary user is given ids of his own range only", option, quoted(name)))
+          .with_hint(fmt::format("{} {}", option, sys::own_user_name()));
+    std::uint64_t count = 0;
+    for (const auto& part : own) count += part.count;
+    if (count == 0) throw_usage("{} {}: there is no range for this user", option, quoted(name));
+    return Strings{fmt::format("0:1:{}", count)};
+  };
+  auto& config = values.config;
+  if (!values.subuid_name && !values.subgid_name) return;
+  if (!config.userns.empty() || !config.uidmap.empty() || !config.gidmap.empty())
+    throw_usage("--subuidname and --subgidname exclude --userns, --uidmap and --gidmap");
+  // One alone means the other as well.
+  config.uidmap =
+      range(values.subuid_name.value_or(values.subgid_name.value_or("")), "--subuidname", sys::own_subuids());
+  config.gidmap =
+      range(values.subgid_name.value_or(values.subuid_name.value_or("")), "--subgidname", sys::own_subgids());
+}
+
 void finish_environment(RunOptions& values) {
   auto& config = values.config;
   StringMap host;
@@ -189,11 +214,7 @@ void add_health_options(OptionSet& options, RunOptions& values) {
   options
       .custom(
           "health-log-destination", Kind::text,
-          [&health = values.health](const std::string& text) {
-            if (text != "local" && (text.empty() || text.front() != '/'))
-              throw_usage("--health-log-destination {}: local, or the absolute path of a directory", quoted(text));
-            health.log_destination = text;
-          },
+          [&health = values.health](const std::string& text) { health.log_destination = check_health_log(text); },
           "WHERE", "local, or a directory that gets a copy of the log")
       .shows("local")
       .complete(Complete::directory);
@@ -236,6 +257,7 @@ std::string finish_run_options(RunOptions& values, const Strings& arguments, con
   if (config.remove && config.restart_policy != "no") {
     throw_usage("--rm and --restart exclude each other: a container that is started again must stay");
   }
+  finish_subid_names(values);
   if (values.replace && config.name.empty()) throw_usage("--replace needs --name");
   return image;
 }

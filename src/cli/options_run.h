@@ -29,6 +29,8 @@ struct RunOptions {
   std::optional<std::string> health_startup_cmd;
   bool no_healthcheck = false;
   bool rootfs = false;
+  bool hardened = false;
+  std::optional<std::string> subuid_name, subgid_name;
 };
 
 /// Declares the options that `run` and `create` share.
@@ -46,6 +48,10 @@ void add_health_options(OptionSet& options, RunOptions& values);
 void add_registry_options(OptionSet& options, engine::PullOptions& pull);
 void add_platform_options(OptionSet& options, std::string& platform, std::string& os, std::string& arch,
                           std::string& variant);
+
+/// --hardened: what the user has not set himself becomes the tightest there is. throws UsageError for what cannot be
+/// had together with it
+void apply_hardened(RunOptions& values, const OptionSet& options);
 
 /// Reads the files named, resolves the environment, checks what contradicts each other. arguments: IMAGE [COMMAND…];
 /// returns the image ("" with --rootfs).

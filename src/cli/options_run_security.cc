@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/options_run.h"
@@ -8,6 +10,9 @@ void add_security_options(OptionSet& options, RunOptions& values) {
   auto& config = values.config;
   options.group("Security");
   options.flag("privileged", config.privileged, "take away most of what confines the container");
+  options.flag(
+      "hardened", values.hardened,
+      "no root, own ids, no capabilities, read-only, no new privileges, no network; each part can be overridden");
   options.csv("cap-add", config.cap_add, "CAPABILITY", "give a capability; ALL: every one")
       .complete(Complete::capability);
   options.csv("cap-drop", config.cap_drop, "CAPABILITY", "take a capability; ALL: every one")
@@ -21,12 +26,37 @@ void add_security_options(OptionSet& options, RunOptions& values) {
                "user namespace: \"\", host, keep-id[:uid=N,gid=N], nomap, auto, container:NAME, ns:PATH");
   options.list("uidmap", config.uidmap, "CONTAINER:HOST[:COUNT]", "map of user IDs, in a user namespace of its own");
   options.list("gidmap", config.gidmap, "CONTAINER:HOST[:COUNT]", "map of group IDs");
+  options.text("subuidname", values.subuid_name, "NAME", "own user IDs: all of this user's range in /etc/subuid")
+      .complete(Complete::user);
+  options.text("subgidname", values.subgid_name, "NAME", "own group IDs: all of this user's range in /etc/subgid")
+      .complete(Complete::user);
   options.text("pid", config.pid, "MODE", "PID namespace: private, host, container:NAME, ns:PATH").shows("private");
   options.text("ipc", config.ipc, "MODE", "IPC namespace: private, shareable, none, host, container:NAME, ns:PATH")
       .shows("shareable");
   options.text("uts", config.uts, "MODE", "UTS namespace: private, host, container:NAME, ns:PATH").shows("private");
   options.text("cgroupns", config.cgroupns, "MODE", "cgroup namespace: private, host, container:NAME, ns:PATH")
       .shows("private");
+}
+
+void apply_hardened(RunOptions& values, const OptionSet& options) {
+  if (!values.hardened) return;
+  auto& config = values.config;
+  if (config.privileged) throw_usage("--hardened and --privileged exclude each other");
+  const auto given = [&options](const char* name) { return options.given(name); };
+  if (!given("cap-drop")) config.cap_drop = {"ALL"};
+  if (!given("read-only")) config.read_only = true;
+  const auto speaks_of = [](const std::string& option) { return starts_with(option, "no-new-privileges"); };
+  if (std::none_of(config.security_opt.begin(), config.security_opt.end(), speaks_of))
+    config.security_opt.emplace_back("no-new-privileges");
+  if (!given("userns") && !given("uidmap") && !given("gidmap") && !values.subuid_name && !values.subgid_name)
+    config.userns = "auto";
+  if (!given("network")) {
+    if (!config.ports.empty() || config.publish_all)
+      throw UsageError("--hardened has no network, so no port can be published")
+          .with_hint("name one: --network slirp4netns");
+    config.networks = {"none"};
+  }
+  if (!given("user")) config.user = "1000:1000";
 }
 
 }  // namespace kelp::cli

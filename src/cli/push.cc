@@ -44,7 +44,7 @@ void add_push_options(OptionSet& options, PushCommand& values) {
   options.text("digestfile", values.digest_file, "FILE", "where to write the digest").complete(Complete::file);
   options.flag("quiet,q", values.quiet, "do not show the progress");
   // An image in the store has no signatures, so none is ever pushed; there is no Notary either.
-  options.flag("remove-signatures", values.remove_signatures, "push no signatures (there are never any)").hide();
+  options.flag("remove-signatures", values.remove_signatures, "push no signatures; images are kept without any");
 }
 
 }  // namespace

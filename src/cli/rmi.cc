@@ -8,6 +8,7 @@
 #include "cli/image_filter.h"
 #include "cli/output.h"
 #include "engine/remove.h"
+#include "engine/store_care.h"
 #include "store/containers.h"
 #include "store/images.h"
 #include "store/prune.h"
@@ -22,6 +23,7 @@ struct RmiCommand {
 struct PruneCommand {
   bool all = false, force = false;
   Strings filters;
+  bool external = false;
 };
 
 Strings images_in_use(const store::Layout& layout) {
@@ -107,6 +109,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     if (!removed.deleted.empty()) out += removed.deleted + "\n";
   }
   sweep(invocation);
+  if (values.external) engine::collect_garbage(invocation.context, true);
   print(out);
   return 0;
 }
@@ -125,6 +128,8 @@ Action define_rmi(OptionSet& options) {
 Action define_image_prune(OptionSet& options) {
   auto values = std::make_shared<PruneCommand>();
   options.flag("all,a", values->all, "all images that no container uses, not only those without a name");
+  options.flag("external", values->external,
+               "also unpacked layers that no container stands on; they come back from their blobs");
   options.flag("force,f", values->force, "do not ask");
   options.list("filter", values->filters, "KEY=VALUE", "only images that fit: label, until, ...");
   return [values](Invocation& invocation) { return prune(invocation, *values); };

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "base/error.h"
@@ -24,6 +25,7 @@ namespace {
 struct RunCommand : RunOptions {
   bool detach = false, sig_proxy = true, die_with_parent = false;
   std::string detach_keys = "ctrl-p,ctrl-q";
+  std::vector<int> preserved;  ///< --preserve-fd
 };
 
 /// --replace: whatever has the name goes first.
@@ -44,6 +46,20 @@ void check_preserved(unsigned count) {
   }
 }
 
+/// --preserve-fd: the others below the highest one stay with us.
+void keep_preserved(RunCommand& values) {
+  if (values.preserved.empty()) return;
+  if (values.config.preserve_fds != 0) throw_usage("--preserve-fd and --preserve-fds exclude each other");
+  const int highest = *std::max_element(values.preserved.begin(), values.preserved.end());
+  for (int fd = 3; fd <= highest; ++fd) {
+    const bool wanted = std::find(values.preserved.begin(), values.preserved.end(), fd) != values.preserved.end();
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (wanted && (flags < 0 || (flags & FD_CLOEXEC) != 0)) throw_usage("--preserve-fd {}: it is not open", fd);
+    if (!wanted && flags >= 0) ::fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+  }
+  values.config.preserve_fds = static_cast<unsigned>(highest - 2);
+}
+
 /// --rmi: another container may use the image, then it stays.
 void remove_image_of(Invocation& invocation, const store::ContainerRecord& record) {
   const auto& layout = invocation.context.layout;
@@ -56,10 +72,12 @@ void remove_image_of(Invocation& invocation, const store::ContainerRecord& recor
   engine::sweep_trash(invocation.context);
 }
 
-store::ContainerRecord create(Invocation& invocation, RunOptions& values) {
+store::ContainerRecord create(Invocation& invocation, RunOptions& values, const OptionSet& options) {
+  apply_hardened(values, options);
   const std::string image = finish_run_options(values, invocation.arguments, invocation.command_line);
   remove_namesake(invocation, values);
-  if (values.config.networks.empty()) values.config.networks = engine::load_settings().networks;
+  if (values.config.networks.empty())
+    values.config.networks = engine::load_settings(invocation.context.global.modules).networks;
   ProgressView progress(values.quiet);
   return engine::create_container(invocation.context, values.config, image, values.pull, progress.callback());
 }
@@ -85,10 +103,11 @@ engine::StartOptions start_options(const RunCommand& values) {
   return start;
 }
 
-int run(Invocation& invocation, RunCommand& values) {
+int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
   if (values.detach && !values.config.attach.empty()) throw_usage("--detach and --attach exclude each other");
   if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
   check_preserved(values.config.preserve_fds);
+  keep_preserved(values);
   if (values.config.remove_image && values.detach)
     throw_usage("--rmi and --detach exclude each other: nobody is there to remove the image at the end");
   values.config.detach = values.detach;
@@ -97,15 +116,15 @@ int run(Invocation& invocation, RunCommand& values) {
   if (values.config.tty && !values.detach && !stdin_is_terminal() && values.config.interactive) {
     log::warn("standard input is no terminal: what it holds is passed to the container's terminal as it is");
   }
-  const auto record = create(invocation, values);
+  const auto record = create(invocation, values, options);
   const auto result = engine::start_container(invocation.context, record, start_options(values));
   if (values.detach) print_line(record.id);
   if (values.config.remove_image && !result.detached) remove_image_of(invocation, record);
   return result.exit_code;
 }
 
-int create_only(Invocation& invocation, RunOptions& values) {
-  const auto record = create(invocation, values);
+int create_only(Invocation& invocation, RunOptions& values, const OptionSet& options) {
+  const auto record = create(invocation, values, options);
   print_line(record.id);
   return 0;
 }
@@ -119,6 +138,16 @@ Action define_run(OptionSet& options) {
   options.flag("detach,d", values->detach, "run in the background and print the ID");
   options.flag("die-with-parent", values->die_with_parent,
                "kill the container when kelp is killed or its caller ends; with --detach: when the caller ends");
+  options.custom(
+      "preserve-fd", Kind::csv,
+      [values = values.get()](const std::string& text) {
+        for (const auto& word : split_csv(text, "--preserve-fd")) {
+          const auto fd = to_int(word, 3, 150);
+          if (!fd) throw_usage("--preserve-fd {}: descriptors from 3 on are possible", quoted(text));
+          values->preserved.push_back(static_cast<int>(*fd));
+        }
+      },
+      "N", "pass this descriptor under its number");
   options.custom(
       "rmi", Kind::flag,
       [values = values.get()](const std::string& text) {
@@ -137,13 +166,13 @@ Action define_run(OptionSet& options) {
                    "kelp run --rm -it debian\n"
                    "kelp run -d --name web -p 8080:80 nginx\n"
                    "kelp run --rm -v .:/src -w /src gcc make");
-  return [values](Invocation& invocation) { return run(invocation, *values); };
+  return [values, &options](Invocation& invocation) { return run(invocation, *values, options); };
 }
 
 Action define_create(OptionSet& options) {
   auto values = std::make_shared<RunOptions>();
   add_run_options(options, *values);
-  return [values](Invocation& invocation) { return create_only(invocation, *values); };
+  return [values, &options](Invocation& invocation) { return create_only(invocation, *values, options); };
 }
 
 }  // namespace kelp::cli

@@ -236,6 +236,12 @@ void apply_key_value(StringMap& map, std::string_view text, std::string_view opt
   map[std::string(text.substr(0, equals))] = text.substr(equals + 1);
 }
 
+std::string check_health_log(std::string_view text) {
+  if (text != "local" && (text.empty() || text.front() != '/'))
+    throw_usage("--health-log-destination {}: local, or the absolute path of a directory", kelp::quoted(text));
+  return std::string(text);
+}
+
 std::string check_detach_keys(std::string_view text) {
   for (const auto& key : split(text, ',')) {
     const std::string word = to_lower(key);

@@ -33,6 +33,9 @@ Strings parse_health_command(std::string_view text);
 /// --health-interval: a duration, or "disable" = 0.
 std::chrono::nanoseconds parse_health_duration(std::string_view text, std::string_view what);
 
+/// --health-log-destination: local, or an absolute path.
+std::string check_health_log(std::string_view text);
+
 /// --restart: no, always, unless-stopped, on-failure[:N].
 void parse_restart(std::string_view text, std::string& policy, unsigned& max);
 

@@ -16,7 +16,7 @@ namespace {
 struct UpdateCommand {
   engine::UpdateRequest request;
   Strings env;
-  std::optional<std::string> restart, health_cmd;
+  std::optional<std::string> restart, health_cmd, health_startup_cmd;
   bool latest = false, no_healthcheck = false;
 };
 
@@ -46,6 +46,7 @@ int update(Invocation& invocation, UpdateCommand& values) {
   if (values.health_cmd && values.no_healthcheck) throw_usage("--no-healthcheck and --health-cmd exclude each other");
   if (values.no_healthcheck) request.health_test = Strings{"NONE"};
   if (values.health_cmd) request.health_test = parse_health_command(*values.health_cmd);
+  if (values.health_startup_cmd) request.health_startup_test = parse_health_command(*values.health_startup_cmd);
   if (request.health_retries && *request.health_retries < 1) throw_usage("--health-retries must be greater than 0");
   engine::update_container(invocation.context, record, request);
   print_line(record.id);
@@ -86,6 +87,27 @@ Action define_update(OptionSet& options) {
   duration("health-timeout", request.health_timeout, "time that one check may take");
   duration("health-start-period", request.health_start_period, "time after the start in which failures do not count");
   options.number("health-retries", request.health_retries, "N", "failures until the container is unhealthy");
+  options
+      .custom(
+          "health-on-failure", Kind::text, [&request](const std::string& text) { request.health_on_failure = text; },
+          "ACTION", "what happens when it becomes unhealthy")
+      .one_of({"none", "kill", "restart", "stop"});
+  options.text("health-startup-cmd", values->health_startup_cmd, "COMMAND",
+               "command that is run instead until it has succeeded");
+  duration("health-startup-interval", request.health_startup_interval, "time between two of these");
+  duration("health-startup-timeout", request.health_startup_timeout, "time that one of these may take");
+  options.number("health-startup-success", request.health_startup_success, "N",
+                 "successes until the container has started");
+  options.number("health-startup-retries", request.health_startup_retries, "N",
+                 "failures until the container is started again");
+  options
+      .custom(
+          "health-log-destination", Kind::text,
+          [&request](const std::string& text) { request.health_log_destination = check_health_log(text); }, "WHERE",
+          "local, or a directory that gets a copy of the log")
+      .complete(Complete::directory);
+  options.number("health-max-log-count", request.health_log_count, "N", "probes that inspect shows; 0: all");
+  options.number("health-max-log-size", request.health_log_size, "BYTES", "output kept of each; 0: all");
   options.flag("no-healthcheck", values->no_healthcheck, "ignore the health check of the image");
   options.group("Container");
   add_latest(options, values->latest);

@@ -39,6 +39,29 @@ void add_sorted(store::Strings& list, const std::string& entry) {
   if (place == list.end() || *place != entry) list.insert(place, entry);
 }
 
+/// What `with` says at all holds; variables and labels are added one by one.
+void replace_members(spec::ImageRunConfig& run, const spec::ImageRunConfig& with) {
+  const auto take = [](auto& into, const auto& from) {
+    if (!from.empty()) into = from;
+  };
+  take(run.user, with.user);
+  take(run.entrypoint, with.entrypoint);
+  take(run.cmd, with.cmd);
+  take(run.working_dir, with.working_dir);
+  take(run.stop_signal, with.stop_signal);
+  take(run.shell, with.shell);
+  take(run.on_build, with.on_build);
+  for (const auto& entry : with.env) {
+    const size_t equals = entry.find('=');
+    set_variable(run.env, entry.substr(0, equals), equals == std::string::npos ? "" : entry.substr(equals + 1));
+  }
+  for (const auto& [key, value] : with.labels) run.labels[key] = value;
+  for (const auto& port : with.exposed_ports) add_sorted(run.exposed_ports, port);
+  for (const auto& path : with.volumes) add_sorted(run.volumes, path);
+  if (with.stop_timeout) run.stop_timeout = with.stop_timeout;
+  if (with.healthcheck) run.healthcheck = with.healthcheck;
+}
+
 /// What the next container from this image does by default: what this one does.
 spec::ImageRunConfig config_of(const store::ContainerRecord& record, const CommitOptions& options,
                                spec::ImageRunConfig run) {
@@ -62,6 +85,7 @@ spec::ImageRunConfig config_of(const store::ContainerRecord& record, const Commi
   if (options.volumes)
     for (const auto& mount : config.mounts)
       if (mount.type == "volume") add_sorted(run.volumes, mount.target);
+  if (!options.config.empty()) replace_members(run, spec::parse_run_config(options.config, "--config"));
   for (const auto& change : options.changes) spec::apply_change(run, change);
   return run;
 }

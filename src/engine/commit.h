@@ -13,6 +13,7 @@ struct Context;
 struct CommitOptions {
   std::string name;  ///< "" = an image without a name
   std::vector<std::string> changes;
+  std::string config;  ///< JSON text of an image's config object, whose members replace the container's; "" = none
   std::string author, message;
   std::string format = "oci";  ///< oci, docker
   bool pause = false;          ///< freeze the container meanwhile

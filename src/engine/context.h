@@ -19,6 +19,11 @@ struct GlobalOptions {
   std::string cgroup_manager;              ///< "" = by the ladder; systemd, cgroupfs
   std::string slirp4netns;                 ///< --network-cmd-path; "" = in PATH
   std::vector<std::string> hooks_dirs;
+  std::string monitor;                       ///< --conmon; "" = our own kelp-monitor
+  std::string storage_driver;                ///< "" = by trying; overlay, vfs (a copy of all layers)
+  std::vector<std::string> storage_options;  ///< KEY=VALUE, see storage_choice() in rootfs.h
+  std::vector<std::string> modules;          ///< further settings files, later ones win
+  bool keep_events = true;                   ///< --events-backend none: they are not written
 };
 
 /// What every verb gets first: where things are, and what the host can do. One per process.

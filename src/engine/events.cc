@@ -95,11 +95,13 @@ std::string event_subject(const store::ContainerRecord& record) {
 
 void emit_event(const Context& context, const store::ContainerRecord& record, std::string_view status,
                 std::string_view extra) {
+  if (!context.global.keep_events) return;
   monitor::append_events(context.layout.events(), monitor::event_line(status, event_subject(record), extra));
 }
 
 void emit_event(const Context& context, std::string_view type, std::string_view status, std::string_view id,
                 std::string_view name) {
+  if (!context.global.keep_events) return;
   monitor::append_events(context.layout.events(),
                          monitor::event_line(status, fmt::format("\"Type\":\"{}\",\"ID\":{},\"Name\":{}", type,
                                                                  log::json_quote(id), log::json_quote(name))));

@@ -97,7 +97,7 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
     plan.columns = size->columns;
     break;
   }
-  plan.events = context.layout.events();
+  if (context.global.keep_events) plan.events = context.layout.events();
   plan.event_subject = event_subject(record);
   if (const char* socket = std::getenv("NOTIFY_SOCKET");
       socket != nullptr && *socket != '\0' && config.sdnotify != "ignore") {

@@ -184,7 +184,7 @@ bool on_overlay(const std::string& path) {
 
 /// The program stays in the foreground of a child: it becomes the monitor's, and ends with the mount namespace.
 bool mount_fuse(const RootfsPlan& plan) {
-  const std::string program = find_in_path("fuse-overlayfs");
+  const std::string program = plan.fuse_program.empty() ? find_in_path("fuse-overlayfs") : plan.fuse_program;
   if (program.empty() || ::access("/dev/fuse", R_OK | W_OK) < 0) return false;
   for (const std::string& lower : plan.lowers)
     if (on_overlay(lower) && has_marked_whiteouts(open_layer(lower).get())) return false;
@@ -270,14 +270,31 @@ std::string mount_points_layer(const std::string& layers_dir) {
   return ::access(path.c_str(), F_OK) == 0 ? path : "";
 }
 
+void apply_storage_choice(RootfsPlan& plan, const std::string& driver, const std::vector<std::string>& options) {
+  plan.driver = driver;
+  for (const std::string& option : options) {
+    const size_t equals = option.find('=');
+    const std::string key = option.substr(0, equals);
+    if (equals == std::string::npos || (key != "overlay.mount_program" && key != "mount_program"))
+      throw_usage("--storage-opt {}: overlay.mount_program=FILE is known", quoted(option));
+    plan.fuse_program = option.substr(equals + 1);
+    if (driver == "vfs") throw_usage("--storage-opt {} and --storage-driver vfs exclude each other", quoted(option));
+    if (::access(plan.fuse_program.c_str(), X_OK) < 0) throw_errno("--storage-opt: {}", quoted(plan.fuse_program));
+  }
+}
+
 const char* mount_rootfs(const RootfsPlan& plan) {
   make_upper(plan);
   make_directory(plan.directory + "/work", 0700);
   make_directory(plan.directory + "/merged", 0700);
   // Once copied, always copied: the upper directory then holds everything.
-  if (::access((plan.directory + "/copied").c_str(), F_OK) == 0) {
+  if (plan.driver == "vfs" || ::access((plan.directory + "/copied").c_str(), F_OK) == 0) {
     copy_layers(plan);
     return "copy";
+  }
+  if (!plan.fuse_program.empty()) {
+    if (mount_fuse(plan)) return "fuse-overlayfs";
+    throw_error("{} cannot mount the root file system", plan.fuse_program);
   }
   try {
     mount_overlay(plan);
@@ -287,6 +304,7 @@ const char* mount_rootfs(const RootfsPlan& plan) {
     log::debug("no native overlay: {}", error.message());
     if (mount_on_tmpfs(plan)) return "overlay on tmpfs";
     if (mount_fuse(plan)) return "fuse-overlayfs";
+    if (plan.driver == "overlay") throw;
     log::warn("neither overlay ({}) nor fuse-overlayfs can be had, the image is copied: kelp doctor tells more",
               errno_text(error.code()));
     copy_layers(plan);

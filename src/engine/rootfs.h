@@ -12,7 +12,12 @@ struct RootfsPlan {
   std::string directory;            ///< containers/<id>: upper, work and merged are made in it
   std::vector<std::string> lowers;  ///< topmost first
   bool volatile_overlay = false;    ///< the container is thrown away when it ends (--rm)
+  std::string driver;               ///< "" = by trying; overlay: native or fuse; vfs: a copy
+  std::string fuse_program;         ///< "" = fuse-overlayfs, where there is no native overlay; else this, always
 };
+
+/// --storage-driver and --storage-opt. throws UsageError for an unknown option
+void apply_storage_choice(RootfsPlan& plan, const std::string& driver, const std::vector<std::string>& options);
 
 /// Mounts it at <directory>/merged in the calling process, which is uid 0 of S in a mount namespace of its own and
 /// holds the container's lock. By trying: native overlay; for a container that is thrown away a native overlay whose

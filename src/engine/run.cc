@@ -142,6 +142,14 @@ void explain(Context& context, const Error& error) {
   if (state.level == UserNamespaceLevel::none) throw Error(state.why).with_hint(state.hint);
 }
 
+/// Those that do not close on exec are the caller's; ours may lie between them.
+void close_preserved(unsigned count) {
+  for (int fd = 3; fd < 3 + static_cast<int>(count); ++fd) {
+    const int flags = ::fcntl(fd, F_GETFD);
+    if (flags >= 0 && (flags & FD_CLOEXEC) == 0) ::close(fd);
+  }
+}
+
 FollowOptions follow_options(const store::ContainerRecord& record, const StartOptions& options) {
   FollowOptions follow;
   follow.in = options.attach_stdin && record.config.interactive;
@@ -208,7 +216,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     session = step("start the session", [&] { return start_session(context, request); });  // 4. becomes the monitor
     gate.first.reset();
     // The container has them now: who reads the other end must see it when the container closes its own.
-    if (options.preserve_fds != 0) ::close_range(3, 2 + options.preserve_fds, 0);
+    close_preserved(options.preserve_fds);
     if (group_comes_later) {
       step("wait for the cgroup", [&] {
         group.group.adopt(session.pid);

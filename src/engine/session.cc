@@ -87,6 +87,7 @@ RootfsPlan rootfs_of(const Context& context, std::string directory, store::Strin
   plan.lowers = std::move(lowers);
   const std::string mount_points = mount_points_layer(context.layout.layers());
   if (!mount_points.empty()) plan.lowers.push_back(mount_points);
+  apply_storage_choice(plan, context.global.storage_driver, context.global.storage_options);
   return plan;
 }
 
@@ -96,9 +97,9 @@ Fd open_root(const std::string& path) {
   return root;
 }
 
-void become_monitor(const SessionRequest& request, int root, int network) {
+void become_monitor(const Context& context, const SessionRequest& request, int root, int network) {
   sys::SpawnRequest exec;
-  exec.path = own_program("kelp-monitor");
+  exec.path = context.global.monitor.empty() ? own_program("kelp-monitor") : context.global.monitor;
   const int first = 3 + static_cast<int>(request.preserve_fds);
   exec.argv = {"kelp-monitor"};
   for (int number = first; number < first + 4; ++number) exec.argv.push_back(std::to_string(number));
@@ -109,7 +110,10 @@ void become_monitor(const SessionRequest& request, int root, int network) {
     exec.argv.push_back(std::to_string(first + 4));
     exec.fds.emplace_back(first + 4, network);
   }
-  for (int fd = 3; fd < first; ++fd) exec.fds.emplace_back(fd, fd);
+  for (int fd = 3; fd < first; ++fd) {  // what closes on exec is ours, and only in the place of one that is wanted
+    const int flags = ::fcntl(fd, F_GETFD);
+    exec.fds.emplace_back(fd, flags >= 0 && (flags & FD_CLOEXEC) == 0 ? fd : -1);
+  }
   if (!request.passthrough)
     for (const int fd : {0, 1, 2}) exec.fds.emplace_back(fd, -1);
   sys::exec_program(exec);
@@ -188,7 +192,7 @@ int run_session(Context& context, const SessionRequest& request) {
     });
     root.write_end.reset();
     network.second.close();
-    if (gate_opens(request)) become_monitor(request, root.read_end.get(), network.first.fd());
+    if (gate_opens(request)) become_monitor(context, request, root.read_end.get(), network.first.fd());
   } catch (const Error& error) {
     tell_failure(request.link, error);
   }

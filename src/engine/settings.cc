@@ -48,16 +48,24 @@ Settings read(const toml::table& top, const std::string& path) {
 
 }  // namespace
 
-Settings load_settings() {
+Settings load_settings(const store::Strings& modules) {
+  Settings settings;
+  const auto take = [&](const std::string& path, const std::string& text) {
+    try {
+      Settings found = read(toml::parse(text, path), path);
+      if (!found.networks.empty()) settings.networks = std::move(found.networks);
+    } catch (const toml::parse_error& error) {
+      throw_usage("{}:{}: {}", path, error.source().begin.line, printable(error.description()));
+    }
+  };
   const std::string path = settings_path();
-  if (path.empty()) return {};
-  const auto text = sys::read_small_file(path);
-  if (!text) return {};
-  try {
-    return read(toml::parse(*text, path), path);
-  } catch (const toml::parse_error& error) {
-    throw_usage("{}:{}: {}", path, error.source().begin.line, printable(error.description()));
+  if (const auto text = path.empty() ? std::nullopt : sys::read_small_file(path)) take(path, *text);
+  for (const auto& module : modules) {
+    const auto text = sys::read_small_file(module);
+    if (!text) throw_usage("--module: there is no file {}", quoted(module));
+    take(module, *text);
   }
+  return settings;
 }
 
 }  // namespace kelp::engine

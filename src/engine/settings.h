@@ -14,7 +14,8 @@ struct Settings {
   store::Strings networks;  ///< empty = slirp4netns
 };
 
+/// modules: further files, which must be there; what a later one says holds.
 /// throws UsageError naming file and line: not TOML, an unknown key, a value of another kind
-Settings load_settings();
+Settings load_settings(const store::Strings& modules = {});
 
 }  // namespace kelp::engine

@@ -59,9 +59,7 @@ void apply_limits(const store::ContainerRecord& record, const store::ContainerSt
 }
 
 void merge_health(store::ContainerRecord& record, const UpdateRequest& request) {
-  if (!request.health_test && !request.health_interval && !request.health_timeout && !request.health_start_period &&
-      !request.health_retries)
-    return;
+  if (!request.changes_health()) return;
   if (!record.config.health) record.config.health.emplace();
   auto& check = *record.config.health;
   if (request.health_test) check.test = *request.health_test;
@@ -69,6 +67,15 @@ void merge_health(store::ContainerRecord& record, const UpdateRequest& request) 
   if (request.health_timeout) check.timeout = *request.health_timeout;
   if (request.health_start_period) check.start_period = *request.health_start_period;
   if (request.health_retries) check.retries = *request.health_retries;
+  if (request.health_startup_test) check.startup_test = *request.health_startup_test;
+  if (request.health_startup_interval) check.startup_interval = *request.health_startup_interval;
+  if (request.health_startup_timeout) check.startup_timeout = *request.health_startup_timeout;
+  if (request.health_startup_success) check.startup_success = *request.health_startup_success;
+  if (request.health_startup_retries) check.startup_retries = *request.health_startup_retries;
+  if (request.health_on_failure) check.on_failure = *request.health_on_failure;
+  if (request.health_log_destination) check.log_destination = *request.health_log_destination;
+  if (request.health_log_count) check.max_log_count = *request.health_log_count;
+  if (request.health_log_size) check.max_log_size = *request.health_log_size;
 }
 
 /// What exec and the health check take from config.json.
@@ -184,9 +191,7 @@ void update_container(Context& context, const store::ContainerRecord& old, const
     check_limits(context, config);
   rewrite_process(context, record, request);
   store::update(context.layout, record);
-  const bool for_monitor = request.restart_policy || request.health_test || request.health_interval ||
-                           request.health_timeout || request.health_start_period || request.health_retries;
-  if (for_monitor && status.run) tell_monitor(context, record);
+  if ((request.restart_policy || request.changes_health()) && status.run) tell_monitor(context, record);
 }
 
 }  // namespace kelp::engine

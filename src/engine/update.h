@@ -22,6 +22,17 @@ struct UpdateRequest {
   std::optional<store::Strings> health_test;
   std::optional<std::chrono::nanoseconds> health_interval, health_timeout, health_start_period;
   std::optional<int> health_retries;
+  std::optional<store::Strings> health_startup_test;
+  std::optional<std::chrono::nanoseconds> health_startup_interval, health_startup_timeout;
+  std::optional<int> health_startup_success, health_startup_retries;
+  std::optional<std::string> health_on_failure, health_log_destination;
+  std::optional<unsigned> health_log_count, health_log_size;
+  /// true when one of those above is set.
+  [[nodiscard]] bool changes_health() const noexcept {
+    return health_test || health_interval || health_timeout || health_start_period || health_retries ||
+           health_startup_test || health_startup_interval || health_startup_timeout || health_startup_success ||
+           health_startup_retries || health_on_failure || health_log_destination || health_log_count || health_log_size;
+  }
 };
 
 /// Changes a container in its record and, where it runs, in its cgroup and its monitor. All is checked before anything

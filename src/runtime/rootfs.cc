@@ -159,6 +159,15 @@ bool has_option(const sys::FsOptions& options, std::string_view key) {
   return false;
 }
 
+/// What owners are shown as that this user namespace does not map: they cannot be given to anything.
+constexpr std::uint32_t kNobody = 65534;
+
+bool can_be_owner(int fd, std::uint32_t id) {
+  struct stat before {};
+  if (::fstat(fd, &before) < 0 || ::fchown(fd, id, id) < 0) return false;
+  return ::fchown(fd, before.st_uid, before.st_gid) == 0;
+}
+
 /// A tmpfs takes over the mode of the directory that it covers unless told otherwise, and with tmpcopyup its contents.
 sys::MountFd fresh_tmpfs(int root, const MountOp& op, const sys::FsOptions& options) {
   const Fd covered = sys::try_open_in_root(root, op.destination, O_RDONLY | O_DIRECTORY);
@@ -168,8 +177,14 @@ sys::MountFd fresh_tmpfs(int root, const MountOp& op, const sys::FsOptions& opti
   if (covered) {
     const Fd inside(::openat(mount.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!inside) throw_errno("open the new tmpfs");
-    if (op.copy_up) step("copy what is below", [&] { sys::copy_tree(covered.get(), inside.get()); });
-    const struct stat info = stat_of(covered.get(), op.destination);
+    const bool nobody_is_mapped = op.copy_up && can_be_owner(inside.get(), kNobody);
+    const auto known = [nobody_is_mapped](std::uint32_t id) { return id == kNobody && !nobody_is_mapped ? 0 : id; };
+    sys::CopyOptions copy;
+    copy.map_uid = copy.map_gid = known;
+    if (op.copy_up) step("copy what is below", [&] { sys::copy_tree(covered.get(), inside.get(), copy); });
+    struct stat info = stat_of(covered.get(), op.destination);
+    info.st_uid = known(info.st_uid);
+    info.st_gid = known(info.st_gid);
     if (take_mode && ::fchmod(inside.get(), info.st_mode & 07777) < 0) throw_errno("set the mode of the tmpfs");
     if (op.copy_up && !has_option(options, "uid") && ::fchown(inside.get(), info.st_uid, info.st_gid) < 0)
       throw_errno("set the owner of the tmpfs");
