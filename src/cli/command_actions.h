@@ -33,6 +33,7 @@ Action define_images(OptionSet& options);
 Action define_import(OptionSet& options);
 Action define_info(OptionSet& options);
 Action define_inspect(OptionSet& options);
+Action define_isolation(OptionSet& options);
 Action define_kill(OptionSet& options);
 Action define_load(OptionSet& options);
 Action define_login(OptionSet& options);

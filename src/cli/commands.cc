@@ -37,6 +37,7 @@ constexpr Command kCommands[] = {
      define_mount},
     {"unmount", "umount, container unmount, container umount", kContainers, "undo kelp mount", define_unmount},
     {"container cleanup", "", kContainers, "take away what a killed monitor has left of a container", define_cleanup},
+    {"isolation", "container isolation", kContainers, "show what a container can see, use and touch", define_isolation},
     {"healthcheck run", "", kContainers, "run the health check of a container once", define_healthcheck_run},
     {"commit", "container commit", kContainers, "make an image from a container", define_commit},
     {"diff", "", kContainers, "list the files that a container or an image changes", define_diff},
