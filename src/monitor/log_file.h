@@ -27,6 +27,7 @@ class LogFile {
 
  private:
   void open();
+  void append_line(std::string_view prefix, std::string_view line);
   void append(std::string_view text);
   void flush();
   void rotate();

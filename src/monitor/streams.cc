@@ -13,6 +13,11 @@ namespace kelp::monitor {
 namespace {
 
 char chunk[kMaxPayload];
+/// Reads of one source before the loop looks at the others.
+constexpr int kTurns = 16;
+/// A container that has much to write gets a larger pipe, so that it is woken less often. Not from the start: pipes
+/// share an allowance of 64 MB per user, and beyond that all his pipes become small.
+constexpr int kPipeSize = 512 << 10;
 
 std::pair<Fd, Fd> make_pipe() {
   int ends[2];
@@ -49,6 +54,7 @@ std::vector<std::pair<int, int>> Streams::open(const Plan& plan) {
   std::tie(sources_[0].fd, far_[1]) = make_pipe();
   std::tie(sources_[1].fd, far_[2]) = make_pipe();
   sources_[1].stream = 2;
+  sources_[0].grown = sources_[1].grown = false;
   for (auto& source : sources_) set_nonblocking(source.fd.get());
   return {{0, in}, {1, far_[1].get()}, {2, far_[2].get()}};
 }
@@ -70,8 +76,13 @@ void Streams::start() {
   for (auto& source : sources_) {
     if (!source.fd) continue;
     source.watch = loop_.watch(source.fd.get(), POLLIN, [this, &source](short) {
-      // Two turns at once catch the common small output and its end, and leave the loop to the others after that.
-      if (!clients_.blocked()) pump(source);
+      // Several turns at once save a poll for each; after that the others have theirs.
+      int turn = 0;
+      while (turn < kTurns && !clients_.blocked() && pump(source)) ++turn;
+      if (turn > 1 && !source.grown && !terminal_) {
+        source.grown = true;
+        ::fcntl(source.fd.get(), F_SETPIPE_SZ, kPipeSize);
+      }
     });
   }
   if (clients_.blocked()) pause(true);

@@ -45,6 +45,7 @@ class Streams {
     Fd fd;
     unsigned stream = 1;
     int watch = 0;
+    bool grown = false;  ///< the pipe has been made larger
   };
   /// One read; false when there is nothing (more) now.
   bool pump(Source& source);
