@@ -28,6 +28,7 @@ struct ImagesCommand {
 struct Line {
   const store::ImageRecord* image;
   std::string repository, tag;
+  std::chrono::system_clock::time_point created;
 };
 
 std::string image_id(const store::ImageRecord& image, bool whole) {
@@ -36,18 +37,19 @@ std::string image_id(const store::ImageRecord& image, bool whole) {
 
 Json template_row(const Line& line, const ImagesCommand& values) {
   const store::ImageRecord& image = *line.image;
-  const auto created = image_created(image);
+  const auto created = line.created;
   Json json;
   json["Repository"] = line.repository;
   json["Tag"] = line.tag;
   json["ID"] = image_id(image, values.no_trunc);
-  json["Id"] = image.id;
   json["Digest"] = image.digest;
   json["Created"] = age(created);
+  json["Size"] = human_size(image.size);
+  if (values.format.empty()) return json;  // the columns of the table
+  json["Id"] = image.id;
   json["CreatedSince"] = age(created);
   json["CreatedAt"] = go_time(created);
   json["CreatedTime"] = go_time(created);
-  json["Size"] = human_size(image.size);
   json["VirtualSize"] = human_size(image.size);
   json["ParentId"] = "";
   json["Names"] = image.names;
@@ -94,15 +96,17 @@ void split_name(const std::string& name, std::string& repository, std::string& t
 std::vector<Line> lines_of(const std::vector<store::ImageRecord>& images, const std::string& wanted_name) {
   std::vector<Line> lines;
   for (const auto& image : images) {
+    const auto created = image_created(image);
     if (image.names.empty()) {
       std::string repository = "<none>";
       if (!image.repos.empty()) repository = image.repos.front();
-      if (wanted_name.empty() || image_name_fits(image, wanted_name)) lines.push_back({&image, repository, "<none>"});
+      if (wanted_name.empty() || image_name_fits(image, wanted_name))
+        lines.push_back({&image, repository, "<none>", created});
       continue;
     }
     for (const auto& name : image.names) {
       if (!wanted_name.empty() && !name_fits(name, wanted_name) && !starts_with(image.id, wanted_name)) continue;
-      Line line{&image, "", ""};
+      Line line{&image, "", "", created};
       split_name(name, line.repository, line.tag);
       lines.push_back(std::move(line));
     }
@@ -116,7 +120,7 @@ void sort_lines(std::vector<Line>& lines, const std::string& by) {
     if (by == "repository") return left.repository < right.repository;
     if (by == "tag") return left.tag < right.tag;
     if (by == "size") return left.image->size < right.image->size;
-    return image_created(*left.image) > image_created(*right.image);
+    return left.created > right.created;
   });
 }
 

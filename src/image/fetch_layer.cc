@@ -1,23 +1,28 @@
-// One layer on its way from the registry to the disk, in two threads joined by a bounded queue:
+// One layer on its way from the registry to the disk, in threads:
 //
-//     download ─ sha256 ─ partial file ─┐
-//                                       └─ BlobPipe ─ inflate ─ sha256 (diff id) ─ files
+//     download ─ sha256 ─ partial file ─┬─ inflate ─┬─ sha256 (diff id)
+//                                       │           └─ files
+//                                       └─ sync
 //
 // The download goes on when unpacking fails, so that a damaged blob is reported as what it is: a wrong digest.
 #include "image/fetch_layer.h"
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "image/blob_pipe.h"
 #include "image/digest.h"
+#include "image/growing_file.h"
 #include "image/unpack.h"
 #include "store/blobs.h"
 
@@ -26,30 +31,29 @@ namespace kelp::image {
 namespace {
 
 constexpr unsigned kParallelLayers = 3;
-constexpr size_t kQueueBytes = 4 << 20;
-constexpr size_t kReadBytes = 256 << 10;
+constexpr size_t kChunkBytes = 256 << 10;
 
-/// The second thread of one layer.
+/// The other threads of one layer: they follow the download in its file.
 class Unpacker {
  public:
-  Unpacker(FetchContext& context, const store::ImageLayer& layer) : context_(context), layer_(layer) {
+  Unpacker(FetchContext& context, const store::ImageLayer& layer, int blob_fd)
+      : context_(context), layer_(layer), blob_(blob_fd) {
     if (context.unpack) thread_ = std::thread([this] { run(); });
   }
   Unpacker(const Unpacker&) = delete;
   Unpacker& operator=(const Unpacker&) = delete;
   ~Unpacker() {
     if (!thread_.joinable()) return;
-    pipe_.fail();
+    blob_.fail();
     thread_.join();
   }
 
-  void write(std::span<const std::byte> bytes) {
-    if (context_.unpack) pipe_.write(bytes);
-  }
-  /// The blob is complete and what it should be: waits for the files, throws what went wrong with them.
+  void grow_to(std::uint64_t size) { blob_.grow_to(size); }
+  /// The blob is complete.
+  void end() { blob_.end(); }
+  /// After end(), of a blob that is what it should be: waits for the files, throws what went wrong with them.
   void finish() {
     if (!thread_.joinable()) return;
-    pipe_.end();
     thread_.join();
     if (failure_) std::rethrow_exception(failure_);
     if (result_ && result_->diff_id != layer_.diff_id) {
@@ -78,37 +82,71 @@ class Unpacker {
         UnpackOptions options;
         options.map = context_.map;
         if (context_.map.is_single()) options.owners_file = store::owners_path(builder_->path());
-        result_ = unpack_layer(pipe_, "layer " + layer_.blob, builder_->diff_fd(), options);
+        result_ = unpack_layer(blob_, "layer " + layer_.blob, builder_->diff_fd(), options);
       }
     } catch (...) {
       failure_ = std::current_exception();
     }
-    pipe_.stop_reading();
   }
 
   FetchContext& context_;
   const store::ImageLayer& layer_;
-  BlobPipe pipe_{kQueueBytes};
+  GrowingFile blob_;
   std::optional<store::LayerBuilder> builder_;
   std::optional<UnpackResult> result_;
   std::exception_ptr failure_;
   std::thread thread_;  // last: it uses the others
 };
 
-/// Feeds what an earlier try has left.
-void replay_partial(const store::BlobWriter& writer, Sha256& hash, Unpacker& unpacker, const std::stop_token& stop) {
-  std::vector<std::byte> buffer(kReadBytes);
+/// What an earlier try has left.
+void hash_partial(const store::BlobWriter& writer, Sha256& hash, const std::stop_token& stop) {
+  std::vector<std::byte> chunk(kChunkBytes);
   std::uint64_t at = 0;
   while (at < writer.offset()) {
     if (stop.stop_requested()) throw Cancelled();
-    const ssize_t got = ::pread(writer.fd(), buffer.data(), buffer.size(), static_cast<off_t>(at));
+    const ssize_t got = ::pread(writer.fd(), chunk.data(), chunk.size(), static_cast<off_t>(at));
     if (got < 0) throw_errno("read a partial download");
     if (got == 0) throw_error("a partial download became shorter");
-    const std::span bytes(buffer.data(), static_cast<size_t>(got));
-    hash.update(bytes.data(), bytes.size());
-    unpacker.write(bytes);
-    at += bytes.size();
+    hash.update(chunk.data(), static_cast<size_t>(got));
+    at += static_cast<std::uint64_t>(got);
   }
+}
+
+/// What is not there yet. libcurl gives 16 KiB at a time: a write and a message for each would cost as much as the
+/// download.
+void download_rest(FetchContext& context, const store::ImageLayer& layer, const DigestName& digest,
+                   store::BlobWriter& writer, Sha256& hash, Unpacker& unpacker, const std::stop_token& stop) {
+  std::vector<std::byte> chunk(kChunkBytes);
+  size_t gathered = 0;
+  const auto pass_on = [&] {
+    const size_t size = std::exchange(gathered, 0);
+    writer.write(chunk.data(), size);
+    unpacker.grow_to(writer.offset());
+    hash.update(chunk.data(), size);
+    context.progress.bytes(layer.blob, writer.offset(), layer.size);
+  };
+  try {
+    context.registry.blob(
+        digest, writer.offset(), layer.size,
+        [&](std::span<const std::byte> bytes) {
+          while (!bytes.empty()) {
+            const size_t count = std::min(bytes.size(), chunk.size() - gathered);
+            std::memcpy(chunk.data() + gathered, bytes.data(), count);
+            gathered += count;
+            bytes = bytes.subspan(count);
+            if (gathered == chunk.size()) pass_on();
+          }
+        },
+        stop);
+  } catch (...) {
+    try {
+      writer.write(chunk.data(), gathered);  // the next try goes on from here
+    } catch (const Error& error) {
+      log::debug("{}", error.message());
+    }
+    throw;
+  }
+  pass_on();
 }
 
 /// One pass. false: the bytes of an earlier try were bad; they are gone now, try again.
@@ -117,21 +155,14 @@ bool fetch_once(FetchContext& context, const store::ImageLayer& layer, const Dig
   if (writer.offset() > layer.size) writer.restart();
   const std::uint64_t resumed_at = writer.offset();
   Sha256 hash;
-  Unpacker unpacker(context, layer);
+  Unpacker unpacker(context, layer, writer.fd());
   if (resumed_at > 0) {
     log::debug("blob {}: resumed at {} of {}", layer.blob, resumed_at, layer.size);
-    replay_partial(writer, hash, unpacker, stop);
+    unpacker.grow_to(resumed_at);
+    hash_partial(writer, hash, stop);
   }
   if (writer.offset() < layer.size) {
-    context.registry.blob(
-        digest, writer.offset(), layer.size,
-        [&](std::span<const std::byte> bytes) {
-          writer.write(bytes.data(), bytes.size());
-          hash.update(bytes.data(), bytes.size());
-          context.progress.bytes(layer.blob, writer.offset(), layer.size);
-          unpacker.write(bytes);
-        },
-        stop);
+    download_rest(context, layer, digest, writer, hash, unpacker, stop);
   }
   if (writer.offset() != layer.size) {
     throw_error("blob {}: truncated: {} of {} bytes came", layer.blob, writer.offset(), layer.size);
@@ -141,7 +172,9 @@ bool fetch_once(FetchContext& context, const store::ImageLayer& layer, const Dig
     if (resumed_at > 0) return false;
     throw_error("blob {}: wrong digest: the registry sent {}", layer.blob, actual.str());
   }
+  unpacker.end();
   context.progress.unpack(layer.blob);
+  writer.sync();  // while the last files are being made
   try {
     unpacker.finish();
   } catch (...) {

@@ -2,6 +2,7 @@
 
 #include <sys/statvfs.h>
 
+#include <future>
 #include <memory>
 #include <utility>
 
@@ -58,6 +59,12 @@ class Puller {
   FetchedManifest choose_manifest(Found& found, std::string& list_digest);
   std::string read_config(Registry& registry, const spec::Descriptor& config);
   void check_free_space(const std::vector<store::ImageLayer>& layers) const;
+  struct Draft {
+    DigestName digest;
+    store::BlobWriter writer;
+  };
+  std::vector<Draft> draft_documents(const ResolvedImage& image);
+  static void publish_documents(std::vector<Draft> drafts);
   store::ImageRecord publish(const Found& found, const ResolvedImage& image);
   [[nodiscard]] std::uint64_t unpacked_size(const std::vector<store::ImageLayer>& layers) const;
 
@@ -104,7 +111,10 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
       }
     }
     const ResolvedImage image = resolve(found);
+    // The documents are synced to the disk while the layers come, and published when those are there.
+    auto drafts = std::async(std::launch::async, [&] { return draft_documents(image); });
     fetch(found, image);
+    publish_documents(drafts.get());
     result_.images.push_back(publish(found, image));
     result_.names.push_back(full);
   } catch (Error& error) {
@@ -145,8 +155,7 @@ std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
     }
     const ResolvedImage image = resolve(found);
     fetch(found, image);
-    store::put_blob(layout_, DigestName::require(image.parsed.config.digest), image.config_text);
-    store::put_blob(layout_, image.manifest.digest, image.manifest.text);
+    publish_documents(draft_documents(image));
     entry.media_type = image.parsed.media_type;
     entry.digest = image.manifest.digest.str();
     entry.size = image.manifest.text.size();
@@ -295,9 +304,27 @@ std::uint64_t Puller::unpacked_size(const std::vector<store::ImageLayer>& layers
   return sum;
 }
 
+/// Configuration and manifest, in this order, as far as they are not in the store.
+std::vector<Puller::Draft> Puller::draft_documents(const ResolvedImage& image) {
+  std::vector<Draft> drafts;
+  const auto add = [&](const DigestName& digest, const std::string& text) {
+    if (store::has_blob(layout_, digest)) return;
+    store::BlobWriter writer(layout_);
+    writer.write(text);
+    writer.sync();
+    drafts.push_back({digest, std::move(writer)});
+  };
+  add(DigestName::require(image.parsed.config.digest), image.config_text);
+  add(image.manifest.digest, image.manifest.text);
+  return drafts;
+}
+
+void Puller::publish_documents(std::vector<Draft> drafts) {
+  for (Draft& draft : drafts) draft.writer.publish(draft.digest);
+}
+
+/// After publish_documents() and fetch().
 store::ImageRecord Puller::publish(const Found& found, const ResolvedImage& image) {
-  store::put_blob(layout_, DigestName::require(image.parsed.config.digest), image.config_text);
-  store::put_blob(layout_, image.manifest.digest, image.manifest.text);
   store::NewImage fresh;
   fresh.manifest.media_type = image.parsed.media_type;
   fresh.manifest.digest = image.manifest.digest.str();

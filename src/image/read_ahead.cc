@@ -2,54 +2,54 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 namespace kelp::image {
 
 namespace {
-constexpr size_t kChunk = 256 * 1024;
-constexpr size_t kChunks = 16;
+constexpr size_t kChunkBytes = 256 * 1024;
 }  // namespace
 
-ReadAhead::ReadAhead(Source& inner) : inner_(inner), thread_([this] { run(); }) {}
+ReadAhead::ReadAhead(Source& inner) : inner_(inner) {
+  hasher_ = std::thread([this] { hash(); });
+  try {
+    filler_ = std::thread([this] { fill(); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
 
-ReadAhead::~ReadAhead() {
+ReadAhead::~ReadAhead() { stop(); }
+
+void ReadAhead::stop() noexcept {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   changed_.notify_all();
-  join();
+  if (filler_.joinable()) filler_.join();
+  if (hasher_.joinable()) hasher_.join();
 }
 
-void ReadAhead::join() {
-  if (thread_.joinable()) thread_.join();
-}
-
-void ReadAhead::run() {
+void ReadAhead::fill() {
   try {
     for (;;) {
-      std::vector<char> chunk;
       {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return stop_ || full_.size() < kChunks; });
+        changed_.wait(lock, [&] { return stop_ || filled_ - std::min(hashed_, read_) < kChunks; });
         if (stop_) return;
-        if (!spare_.empty()) {
-          chunk = std::move(spare_.back());
-          spare_.pop_back();
-        }
       }
-      chunk.resize(kChunk);
-      const size_t got = inner_.read(chunk.data(), chunk.size());
-      chunk.resize(got);
+      Chunk& next = chunk(filled_);
+      next.bytes.resize(kChunkBytes);
+      next.size = inner_.read(next.bytes.data(), next.bytes.size());
       const std::lock_guard lock(mutex_);
-      if (got == 0) {
+      if (next.size == 0) {
         ended_ = true;
-        changed_.notify_all();
-        return;
+      } else {
+        ++filled_;
       }
-      full_.push_back(std::move(chunk));
       changed_.notify_all();
+      if (ended_) return;
     }
   } catch (...) {
     const std::lock_guard lock(mutex_);
@@ -59,25 +59,47 @@ void ReadAhead::run() {
   }
 }
 
+void ReadAhead::hash() {
+  for (;;) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return stop_ || ended_ || hashed_ < filled_; });
+      if (stop_ || hashed_ == filled_) return;
+    }
+    const Chunk& next = chunk(hashed_);
+    hash_.update(next.bytes.data(), next.size);
+    const std::lock_guard lock(mutex_);
+    ++hashed_;
+    changed_.notify_all();
+  }
+}
+
 size_t ReadAhead::read(void* buffer, size_t size) {
-  if (used_ == current_.size()) {
+  {
     std::unique_lock lock(mutex_);
-    if (!current_.empty()) spare_.push_back(std::move(current_));
-    current_.clear();
-    used_ = 0;
-    changed_.wait(lock, [&] { return ended_ || !full_.empty(); });
-    if (full_.empty()) {
+    changed_.wait(lock, [&] { return ended_ || read_ < filled_; });
+    if (read_ == filled_) {
       if (error_) std::rethrow_exception(error_);
       return 0;
     }
-    current_ = std::move(full_.front());
-    full_.pop_front();
+  }
+  Chunk& current = chunk(read_);
+  const size_t count = std::min(size, current.size - position_);
+  std::memcpy(buffer, current.bytes.data() + position_, count);
+  position_ += count;
+  if (position_ == current.size) {
+    position_ = 0;
+    const std::lock_guard lock(mutex_);
+    ++read_;
     changed_.notify_all();
   }
-  const size_t count = std::min(size, current_.size() - used_);
-  std::memcpy(buffer, current_.data() + used_, count);
-  used_ += count;
   return count;
+}
+
+DigestName ReadAhead::digest() {
+  filler_.join();
+  hasher_.join();
+  return hash_.digest();
 }
 
 }  // namespace kelp::image

@@ -43,31 +43,28 @@ class CountingSource : public Source {
 }  // namespace
 
 UnpackResult unpack_layer(Source& blob, const std::string& what, int root_fd, const UnpackOptions& options) {
-  // blob → count → inflate → hash → (thread) → tar → files
+  // blob → count → inflate (thread) → hash (thread) and tar → files
   CountingSource counted(blob, options.progress);
   const auto inflated = decompress(counted, what);
-  HashingSource hashed(*inflated);
   TreeWriter writer(root_fd, {.map = &options.map, .whiteouts = options.whiteouts, .owners_file = options.owners_file});
-  {
-    ReadAhead ahead(hashed);
-    TarReader reader(ahead, what);
-    TarEntry entry;
-    while (reader.next(entry)) {
-      if (options.uid) entry.uid = *options.uid;
-      if (options.gid) entry.gid = *options.gid;
-      try {
-        writer.add(entry, reader);
-      } catch (Error& error) {
-        if (error.message().find(what) != 0) error.add_context(fmt::format("{}: {}", what, quoted(entry.name)));
-        throw;
-      }
+  ReadAhead ahead(*inflated);
+  TarReader reader(ahead, what);
+  TarEntry entry;
+  while (reader.next(entry)) {
+    if (options.uid) entry.uid = *options.uid;
+    if (options.gid) entry.gid = *options.gid;
+    try {
+      writer.add(entry, reader);
+    } catch (Error& error) {
+      if (error.message().find(what) != 0) error.add_context(fmt::format("{}: {}", what, quoted(entry.name)));
+      throw;
     }
-    reader.drain();
   }
+  reader.drain();
   writer.finish();
   UnpackResult result;
-  result.bytes = hashed.count();
-  result.diff_id = hashed.digest().str();
+  result.diff_id = ahead.digest().str();
+  result.bytes = ahead.count();
   result.files = writer.files();
   result.warnings = writer.warnings();
   return result;

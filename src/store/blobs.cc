@@ -123,6 +123,7 @@ BlobWriter::BlobWriter(BlobWriter&& other) noexcept
       path_(std::exchange(other.path_, {})),
       fd_(std::move(other.fd_)),
       offset_(other.offset_),
+      synced_(other.synced_),
       keep_(other.keep_),
       complete_(other.complete_) {}
 
@@ -132,6 +133,7 @@ BlobWriter::~BlobWriter() {
 
 void BlobWriter::write(const void* data, size_t size) {
   const char* bytes = static_cast<const char*>(data);
+  synced_ = false;
   const std::uint64_t before = offset_ / kWritebackStep * kWritebackStep;
   while (size > 0) {
     const ssize_t written = ::pwrite(fd_.get(), bytes, size, static_cast<off_t>(offset_));
@@ -152,14 +154,21 @@ void BlobWriter::write(const void* data, size_t size) {
 void BlobWriter::restart() {
   if (::ftruncate(fd_.get(), 0) < 0) throw_errno("truncate {}", path_);
   offset_ = 0;
+  synced_ = false;
+}
+
+void BlobWriter::sync() {
+  if (complete_ || synced_) return;
+  if (::fchmod(fd_.get(), 0644) < 0) throw_errno("set the mode of {}", path_);
+  if (::fsync(fd_.get()) < 0) throw_errno("sync {}", path_);
+  synced_ = true;
 }
 
 void BlobWriter::publish(const DigestName& digest) {
   check_algorithm(digest);
   if (complete_) return;
+  sync();
   const std::string target = blobs_ + "/" + std::string(digest.hex());
-  if (::fchmod(fd_.get(), 0644) < 0) throw_errno("set the mode of {}", path_);
-  if (::fsync(fd_.get()) < 0) throw_errno("sync {}", path_);
   if (::rename(path_.c_str(), target.c_str()) < 0) {
     if (errno != ENOENT) throw_errno("publish {}", target);
     sys::mkdirs(blobs_, 0700);

@@ -49,13 +49,16 @@ class BlobWriter {
   void write(std::string_view text) { write(text.data(), text.size()); }
   /// Throws away what is there: the server cannot resume, or the digest was wrong.
   void restart();
-  /// fsync, rename to blobs/sha256/<hex>, fsync of the directory. A blob that appeared meanwhile is fine.
+  /// The bytes so far are on disk; publish() has less to wait for.
+  void sync();
+  /// sync, rename to blobs/sha256/<hex>, fsync of the directory. A blob that appeared meanwhile is fine.
   void publish(const DigestName& digest);
 
  private:
   std::string blobs_, path_;
   Fd fd_;
   std::uint64_t offset_ = 0;
+  bool synced_ = false;
   bool keep_ = false, complete_ = false;
 };
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -25,6 +26,7 @@ constexpr const char* kRefName = "org.opencontainers.image.ref.name";
 constexpr const char* kImageId = "io.github.kelp.image-id";
 constexpr const char* kList = "io.github.kelp.index-digest";
 constexpr const char* kRepos = "io.github.kelp.repositories";
+constexpr std::string_view kCopyMagic = "kelp image names 2 ";
 constexpr size_t kMaxIndex = 64U << 20U;
 constexpr std::string_view kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
@@ -37,22 +39,39 @@ std::string stamp_of(const Layout& layout) {
     if (errno == ENOENT) return {};
     throw_errno("inspect {}", layout.index());
   }
-  return fmt::format("kelp image names 1 {} {} {}.{:09}", info.st_ino, info.st_size, info.st_mtim.tv_sec,
+  return fmt::format("{}{} {} {}.{:09}", kCopyMagic, info.st_ino, info.st_size, info.st_mtim.tv_sec,
                      info.st_mtim.tv_nsec);
+}
+
+/// One word of the copy's lines.
+bool is_word(std::string_view text) {
+  return text != "-" && std::none_of(text.begin(), text.end(), [](char c) { return c == ' ' || c == '\n'; });
 }
 
 std::string dash(const std::string& text) { return text.empty() ? "-" : text; }
 std::string undash(std::string_view text) { return text == "-" ? std::string() : std::string(text); }
 
+std::string print_summary(const std::optional<ImageSummary>& summary) {
+  // A foreign configuration may hold anything.
+  if (!summary || !is_word(summary->created) || !is_word(summary->platform.os) ||
+      !is_word(summary->platform.architecture) || !is_word(summary->platform.variant)) {
+    return "- - - - -";
+  }
+  return fmt::format("{} {} {} {} {}", summary->size, dash(summary->created), dash(summary->platform.os),
+                     dash(summary->platform.architecture), dash(summary->platform.variant));
+}
+
 /// Names, digests and repositories hold neither blanks nor newlines, and no name is "-".
 std::string print_copy(const std::string& stamp, const std::vector<IndexEntry>& entries) {
   std::string text = stamp + "\n";
   for (const IndexEntry& entry : entries) {
-    text += fmt::format("{} {} {} {} {}\n", entry.manifest, dash(entry.id), dash(entry.list), dash(entry.name),
-                        dash(join(entry.repos, ",")));
+    text += fmt::format("{} {} {} {} {} {}\n", entry.manifest, dash(entry.id), dash(entry.list), dash(entry.name),
+                        dash(join(entry.repos, ",")), print_summary(entry.summary));
   }
   return text + "end\n";
 }
+
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
 /// nullopt: torn, or of another index.json.
 std::optional<std::vector<IndexEntry>> parse_copy(std::string_view text, const std::string& stamp) {
@@ -63,13 +82,19 @@ std::optional<std::vector<IndexEntry>> parse_copy(std::string_view text, const s
     const size_t newline = text.find('\n');
     if (newline == std::string_view::npos) return std::nullopt;
     const std::vector<std::string> fields = split(text.substr(0, newline), ' ');
-    if (fields.size() != 5) return std::nullopt;
+    if (fields.size() != 10) return std::nullopt;
     IndexEntry entry;
     entry.manifest = fields[0];
     entry.id = undash(fields[1]);
     entry.list = undash(fields[2]);
     entry.name = undash(fields[3]);
     if (fields[4] != "-") entry.repos = split(fields[4], ',');
+    if (const auto size = to_int(fields[5], 0)) {
+      entry.summary = {
+          .created = undash(fields[6]),
+          .size = static_cast<std::uint64_t>(*size),
+          .platform = {.os = undash(fields[7]), .architecture = undash(fields[8]), .variant = undash(fields[9])}};
+    }
     result.push_back(std::move(entry));
     text.remove_prefix(newline + 1);
   }
@@ -134,6 +159,21 @@ void keep_reserve(const Layout& layout) {
   if (file && ::posix_fallocate(file.get(), 0, kReserve) != 0) ::unlink(reserve_path(layout).c_str());
 }
 
+/// From the copy as it is, also when another tool has changed the index since: a manifest's image stays what it is.
+void keep_summaries(const Layout& layout, std::vector<IndexEntry>& entries) {
+  const auto copy = sys::read_small_file(copy_path(layout), kMaxIndex);
+  if (!copy || !starts_with(*copy, kCopyMagic)) return;
+  const auto old = parse_copy(*copy, first_line(*copy));
+  if (!old) return;
+  std::map<std::string_view, const ImageSummary*> known;
+  for (const IndexEntry& entry : *old) {
+    if (entry.summary) known[entry.manifest] = &*entry.summary;
+  }
+  for (IndexEntry& entry : entries) {
+    if (const auto found = known.find(entry.manifest); found != known.end()) entry.summary = *found->second;
+  }
+}
+
 }  // namespace
 
 std::vector<IndexEntry> read_full_entries(const Layout& layout) {
@@ -161,6 +201,7 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
   for (const std::string& path : {layout.index(), copy_path(layout)})
     ::unlink(sys::locked_draft(path).c_str());  // of a killed process: ours comes only where something changes
   std::vector<IndexEntry> entries = read_full_entries(layout);
+  keep_summaries(layout, entries);
   const auto print = [&] {
     spec::ImageIndex index;
     for (const IndexEntry& entry : entries) index.manifests.push_back(to_descriptor(entry));
@@ -208,6 +249,7 @@ void place_name(std::vector<IndexEntry>& entries, const IndexEntry& fresh) {
   const auto merge = [&](IndexEntry& into) {
     into.name = fresh.name;
     if (!fresh.list.empty()) into.list = fresh.list;
+    if (fresh.summary) into.summary = fresh.summary;
     for (const std::string& repo : fresh.repos) {
       if (std::find(into.repos.begin(), into.repos.end(), repo) == into.repos.end()) into.repos.push_back(repo);
     }

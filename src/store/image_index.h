@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,14 @@
 
 /// index.json as rows, one per (manifest, name), and its plain text copy `images/names`.
 namespace kelp::store {
+
+/// What a listing shows of an image. It stands in the copy only, so that a listing reads one file and not one per
+/// image.
+struct ImageSummary {
+  std::string created;     ///< RFC 3339 as in the config
+  std::uint64_t size = 0;  ///< ImageRecord's
+  spec::Platform platform;
+};
 
 struct IndexEntry {
   std::string manifest;  ///< "sha256:…"
@@ -21,10 +30,12 @@ struct IndexEntry {
   std::vector<std::string> repos;  ///< repositories that its digests are known in
   spec::Platform platform;
   spec::StringMap other;  ///< annotations of other tools, kept as they are
+  std::optional<ImageSummary> summary;
 };
 
 /// The rows now; empty when there is no index yet. No lock: from the copy where that belongs to this very index.json,
-/// else from the JSON. Rows of the copy have neither media_type, size, platform nor other annotations.
+/// else from the JSON. Rows of the copy have neither media_type, size, platform nor other annotations; those of the
+/// JSON have no summary.
 std::vector<IndexEntry> read_entries(const Layout& layout);
 /// All of index.json, also what the copy leaves out.
 std::vector<IndexEntry> read_full_entries(const Layout& layout);

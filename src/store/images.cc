@@ -66,17 +66,10 @@ std::string to_json(const ImageRecord& record) {
   return value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-std::optional<ImageRecord> read_record(const Layout& layout, const std::string& manifest_digest, bool brief = false) {
+std::optional<ImageRecord> read_record(const Layout& layout, const std::string& manifest_digest) {
   const std::string path = layout.image_record(hex_of(manifest_digest));
-  auto text = sys::read_small_file(path, kMaxRecord);
+  const auto text = sys::read_small_file(path, kMaxRecord);
   if (!text) return std::nullopt;
-  if (brief) {
-    // Whatever stands before: no string holds this, since its quotes would be escaped.
-    if (const size_t config = text->find(",\"config\":"); config != std::string::npos) {
-      text->resize(config);
-      *text += '}';
-    }
-  }
   try {
     const json value = json::parse(*text);
     if (value.at("schema").get<int>() > ImageRecord::kSchema) {
@@ -91,7 +84,6 @@ std::optional<ImageRecord> read_record(const Layout& layout, const std::string& 
     record.platform = {.os = value.at("os").get<std::string>(),
                        .architecture = value.at("architecture").get<std::string>(),
                        .variant = value.at("variant").get<std::string>()};
-    if (brief) return record;
     record.config = spec::parse_run_config(value.at("config").dump(), path);
     record.made_here = value.value("made_here", false);
     for (const json& layer : value.at("layers")) {
@@ -105,6 +97,16 @@ std::optional<ImageRecord> read_record(const Layout& layout, const std::string& 
   } catch (const json::exception& error) {
     throw_error("{}: damaged image record ({})", path, error.what());
   }
+}
+
+std::optional<ImageRecord> brief_record(const IndexEntry& entry) {
+  ImageRecord record;
+  record.id = entry.id;
+  record.digest = entry.manifest;
+  record.created = entry.summary->created;
+  record.size = entry.summary->size;
+  record.platform = entry.summary->platform;
+  return record;
 }
 
 /// The record of one entry, with the names and repositories of every entry of the same image.
@@ -233,7 +235,7 @@ std::vector<ImageRecord> list_images(const Layout& layout, bool brief) {
     if (entry.id.empty()) continue;
     auto found = by_id.find(entry.id);
     if (found == by_id.end()) {
-      auto record = read_record(layout, entry.manifest, brief);
+      auto record = brief && entry.summary ? brief_record(entry) : read_record(layout, entry.manifest);
       if (!record) continue;
       found = by_id.emplace(entry.id, std::move(*record)).first;
     }
@@ -305,7 +307,12 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
                      .id = record.id,
                      .list = image.list_digest,
                      .repos = image.repos,
-                     .platform = config.platform};
+                     .platform = config.platform,
+                     .other = {},
+                     .summary = ImageSummary{record.created, record.size, record.platform}};
+    for (IndexEntry& entry : entries) {
+      if (entry.manifest == fresh.manifest) entry.summary = fresh.summary;
+    }
     if (image.names.empty()) {
       const bool known = std::any_of(entries.begin(), entries.end(),
                                      [&](const IndexEntry& entry) { return entry.manifest == fresh.manifest; });

@@ -110,6 +110,29 @@ TEST_CASE_FIXTURE(Fixture, "a copy of another index.json is not believed") {
   CHECK(find_image(layout, "nginx"));
 }
 
+TEST_CASE_FIXTURE(Fixture, "a brief listing reads no records") {
+  const ImageRecord image = add('a', 'b', {kNginx});
+  add('c', 'd', {});
+  tag_image(layout, image, "docker.io/library/web:1");
+  for (const char manifest : {'a', 'c'}) REQUIRE(::unlink(layout.image_record(hex(manifest)).c_str()) == 0);
+  const auto check = [&] {
+    const auto brief = list_images(layout, true);
+    REQUIRE(brief.size() == 2);
+    for (const ImageRecord& each : brief) {
+      CHECK(each.created == "2024-01-01T00:00:00Z");
+      CHECK(each.size == image.size);
+      CHECK(each.platform.str() == "linux/amd64");
+      CHECK(each.names.size() == (each.digest == digest('a') ? 2 : 0));
+    }
+  };
+  check();
+  // Another tool writes the index: the copy is not believed, but what it says of an image stays true.
+  sys::replace_file(layout.index(), sys::read_small_file(layout.index()).value() + "\n");
+  CHECK(list_images(layout, true).empty());
+  edit_index(layout, [](std::vector<IndexEntry>&) {});
+  check();
+}
+
 TEST_CASE_FIXTURE(Fixture, "a name moves to the newer image and leaves the older one dangling") {
   add('a', 'b', {kNginx});
   add('c', 'd', {kNginx});
