@@ -112,10 +112,16 @@ BlobWriter::BlobWriter(const Layout& layout, const DigestName& digest)
   }
 }
 
-BlobWriter::BlobWriter(const Layout& layout)
-    : blobs_(layout.blobs()), path_(layout.partial_downloads() + "/new-" + random_name()) {
-  fd_ = open_making_directory(layout.partial_downloads(), path_, O_RDWR | O_CREAT | O_EXCL);
-  if (::flock(fd_.get(), LOCK_EX | LOCK_NB) < 0) throw_errno("lock {}", path_);
+BlobWriter::BlobWriter(const Layout& layout) : blobs_(layout.blobs()) {
+  struct stat info {};
+  do {
+    path_ = layout.partial_downloads() + "/new-" + random_name();
+    fd_ = open_making_directory(layout.partial_downloads(), path_, O_RDWR | O_CREAT | O_EXCL);
+    while (::flock(fd_.get(), LOCK_EX) < 0) {
+      if (errno != EINTR) throw_errno("lock {}", path_);
+    }
+    if (::fstat(fd_.get(), &info) < 0) throw_errno("inspect {}", path_);
+  } while (info.st_nlink == 0);  // a sweep came before the lock and took it for a dead one's
 }
 
 BlobWriter::BlobWriter(BlobWriter&& other) noexcept
