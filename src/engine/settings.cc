@@ -2,11 +2,9 @@
 
 #include <cstdlib>
 
-#define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
-
 #include "base/error.h"
 #include "base/text.h"
+#include "base/toml.h"
 #include "engine/network.h"
 #include "sys/lock.h"
 

@@ -7,12 +7,10 @@
 #include <cstdlib>
 #include <memory>
 
-#define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
-
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/toml.h"
 #include "sys/lock.h"
 
 namespace kelp::image {

@@ -10,9 +10,14 @@ std::string url_origin(std::string_view url) {
   const size_t scheme_end = url.find("://");
   if (scheme_end == std::string_view::npos) return "";
   const std::string scheme = to_lower(url.substr(0, scheme_end));
+  for (const char c : scheme)
+    if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '-' || c == '.')) return "";
   std::string_view rest = url.substr(scheme_end + 3);
   rest = rest.substr(0, rest.find_first_of("/?#"));
   if (const size_t at = rest.rfind('@'); at != std::string_view::npos) rest = rest.substr(at + 1);
+  // No host has a blank or a control character in its name, and none must get into a log or a request.
+  for (const char c : rest)
+    if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f) return "";
   std::string host = to_lower(rest);
   if (scheme == "https" && ends_with(host, ":443")) host.resize(host.size() - 4);
   if (scheme == "http" && ends_with(host, ":80")) host.resize(host.size() - 3);

@@ -14,6 +14,9 @@ TEST_CASE("origins of URLs") {
   CHECK(url_origin("https://user:pw@reg.example/a") == "https://reg.example");
   CHECK(url_origin("https://reg.example?x=@evil") == "https://reg.example");
   CHECK(url_origin("/v2/") == "");
+  CHECK(url_origin("https://reg.example\n.evil/v2") == "");
+  CHECK(url_origin("https://reg.example evil/v2") == "");
+  CHECK(url_origin("ht\"@x://reg.example/v2") == "");
 }
 
 TEST_CASE("redirect targets") {
