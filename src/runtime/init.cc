@@ -86,10 +86,19 @@ void settings_of_the_node(const InitPlan& plan, int root) {
   if (config.linux_.personality) set_personality(*config.linux_.personality);
 }
 
+/// The runtime, which has rights over the host's network, moves them here; what the move has lost they get back from
+/// us.
+void take_net_devices(const InitPlan& plan, ChildLink& link) {
+  link.ask(Msg::net_devices, {}, sys::open_ns(0, "net").get());
+  for (const HostNetDevice& entry : plan.net_devices)
+    sys::bring_up_net_device(entry.name_inside, entry.device.addresses);
+}
+
 /// Steps that build the root filesystem. Host paths are still there; those of the container are reached through the
 /// returned descriptor only.
 Fd build_root(InitPlan& plan) {
   const spec::RuntimeConfig& config = plan.bundle.config;
+  if (plan.namespaces.own_mounts) sys::allow_mounts_by_mount2();
   Fd root = step("root filesystem", [&] {
     return plan.namespaces.own_mounts ? attach_root(plan.mounts, plan.sources, plan.bundle.rootfs)
                                       : plan.sources.rootfs.release();
@@ -137,6 +146,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
   // Only now: the root of a cgroup namespace is the group that its maker is in.
   if (plan.namespaces.new_cgroup_ns) step("cgroup namespace", [] { sys::unshare(CLONE_NEWCGROUP); });
   if (plan.namespaces.has_new(CLONE_NEWNET)) step("loopback interface", [] { sys::bring_loopback_up(); });
+  if (!plan.net_devices.empty()) step("network devices", [&] { take_net_devices(plan, link); });
   const ExecLabels labels = settings_of_the_process(plan);
 
   Fd root = build_root(plan);

@@ -11,8 +11,15 @@
 #include "runtime/privileges.h"
 #include "runtime/rootfs.h"
 #include "runtime/seccomp.h"
+#include "sys/net_device.h"
 
 namespace kelp::runtime {
+
+/// An entry of linux.netDevices, looked at while it still is the host's.
+struct HostNetDevice {
+  std::string name, name_inside;
+  sys::NetDevice device;
+};
 
 /// All that the first process needs, computed and opened by the parent; the clone copies it.
 struct InitPlan {
@@ -22,6 +29,7 @@ struct InitPlan {
   PrivilegePlan privileges;
   SeccompProgram seccomp;
   MountSources sources;
+  std::vector<HostNetDevice> net_devices;
   Fd console_socket;  ///< valid with process.terminal
   Fd gate;            ///< valid for `create`
   Fd watch;           ///< pidfd of whoever the container must not outlive; not valid: nobody

@@ -19,6 +19,8 @@
 ///       │ ◄─────────── staged: pid, pidfd ────────── │   only from the joining helper process
 ///       │ ◄─────────── map_ids ───────────────────── │   only with a new user namespace
 ///       │ ─────────── go ──────────────────────────► │
+///       │ ◄─────────── net_devices: netns fd ─────── │   only with linux.netDevices
+///       │ ─────────── go ──────────────────────────► │
 ///       │ ◄─────────── hooks ─────────────────────── │   only when there are prestart or createRuntime hooks
 ///       │ ─────────── go ──────────────────────────► │
 ///       │ ◄─────────── ready ─────────────────────── │   "created": the payload was found, all is mounted
@@ -33,6 +35,7 @@ namespace kelp::runtime {
 enum class Msg : char {
   staged = 'S',
   map_ids = 'm',
+  net_devices = 'd',
   hooks = 'h',
   ready = 'r',
   listener = 'n',

@@ -301,6 +301,8 @@ MountSources open_mount_sources(const MountPlan& plan, const std::string& rootfs
     const MountOp& op = plan.ops[i];
     if (op.kind != MountKind::bind || !(all || op.idmapped)) continue;
     try {
+      if (op.idmapped && sys::new_mount_calls_refused())
+        throw_error("an idmapped mount needs mount_setattr(2), which is refused here");
       sources.binds[i] = open_bind_source(op);
     } catch (Error& error) {
       error.add_context(fmt::format("mounts[{}]: bind on {}", op.index, op.destination));

@@ -202,10 +202,22 @@ void check_seccomp(const Seccomp& seccomp) {
     throw_error("linux.seccomp.listenerMetadata: needs listenerPath");
 }
 
+/// As the kernel's dev_valid_name(), without '%', which would make it choose a number.
+bool is_device_name(std::string_view name) {
+  return !name.empty() && name.size() < 16 && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/:% \t\n\v\f\r\0", 10)) == std::string_view::npos;
+}
+
 void check_net_devices(const RuntimeConfig& config) {
-  if (!config.linux_.net_devices.empty())
-    throw_error("linux.netDevices: {} cannot be moved: this is not supported",
-                printable(config.linux_.net_devices.begin()->first));
+  std::set<std::string_view> inside;
+  for (const auto& [name, name_inside] : config.linux_.net_devices) {
+    for (const std::string& each : {name, name_inside})
+      if (!is_device_name(each)) throw_error("linux.netDevices: {} is no name of a network device", quoted(each));
+    if (!inside.insert(name_inside).second)
+      throw_error("linux.netDevices.{}.name: {} is given to two devices", name, name_inside);
+  }
+  if (!inside.empty() && config.find_namespace("network") == nullptr)
+    throw_error("linux.netDevices: needs a network namespace in linux.namespaces");
 }
 
 void check_memory_policy(const MemoryPolicy& policy) {

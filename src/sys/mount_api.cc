@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "sys/mount_by_mount2.h"
 
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
@@ -109,6 +110,7 @@ MountFd overlay_by_one_string(const OverlayPlan& plan) {
   if (before && ::fchdir(before.get()) < 0) throw_errno("change back to the working directory");
   errno = saved;
   if (done < 0) throw_errno("mount overlay");
+  if (mounts_by_mount2()) return mount_at(scratch);
   Rollback undo;
   undo.add([&] { ::umount2(scratch.c_str(), MNT_DETACH); });
   return open_tree_clone(AT_FDCWD, scratch.c_str(), false);
@@ -117,6 +119,7 @@ MountFd overlay_by_one_string(const OverlayPlan& plan) {
 }  // namespace
 
 MountFd open_tree_clone(int dirfd, const char* path, bool recursive, bool no_follow) {
+  if (mounts_by_mount2()) return bind_by_mount2(dirfd, path, recursive, no_follow);
   const unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? unsigned{AT_RECURSIVE} : 0U) |
                          (no_follow ? unsigned{AT_SYMLINK_NOFOLLOW} : 0U) |
                          (*path == '\0' ? unsigned{AT_EMPTY_PATH} : 0U);
@@ -126,23 +129,27 @@ MountFd open_tree_clone(int dirfd, const char* path, bool recursive, bool no_fol
 }
 
 MountFd fs_mount(const char* fstype, const FsOptions& options, unsigned attrs) {
+  if (mounts_by_mount2()) return fs_by_mount2(fstype, options, attrs);
   const Fd fs = open_fs(fstype);
   for (const auto& [key, value] : options) configure(fs.get(), fstype, key, value);
   return create_mount(fs, fstype, attrs);
 }
 
 void move_mount(const MountFd& mount, int to_fd) {
+  if (mounts_by_mount2()) return move_by_mount2(mount.get(), to_fd, "");
   if (::move_mount(mount.get(), "", to_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
     throw_errno("attach the mount");
 }
 
 void move_mount(const MountFd& mount, int dirfd, const char* path) {
+  if (mounts_by_mount2()) return move_by_mount2(mount.get(), dirfd, path);
   if (::move_mount(mount.get(), "", dirfd, path, MOVE_MOUNT_F_EMPTY_PATH) < 0)
     throw_errno("attach the mount to {}", path);
 }
 
 void set_attrs(int fd, const char* path, std::uint64_t set, std::uint64_t clear, bool recursive,
                std::uint64_t propagation) {
+  if (mounts_by_mount2()) return set_attrs_by_mount2(fd, path, set, clear, recursive, propagation);
   mount_attr attr{};
   attr.attr_set = set;
   attr.attr_clr = clear;
@@ -153,6 +160,7 @@ void set_attrs(int fd, const char* path, std::uint64_t set, std::uint64_t clear,
 
 MountFd overlay(const OverlayPlan& plan) {
   if (plan.lowers.empty()) throw_error("overlay without a lower layer");
+  if (mounts_by_mount2()) return overlay_by_one_string(plan);
   const Fd fs = open_fs("overlay");
   std::vector<Fd> open;
   bool by_one = true;

@@ -22,6 +22,17 @@ class MountFd {
   Fd fd_;
 };
 
+/// Filters of older container engines refuse all of the new mount calls (open_tree, fsopen, move_mount, mount_setattr)
+/// with ENOSYS or EPERM: true where that is so.
+bool new_mount_calls_refused() noexcept;
+/// From this call on, in this process, the functions below do without the new mount calls where these are refused:
+/// mount(2) makes the mount over /dev or /dev/null, and MS_MOVE takes it to its place. Only for a process whose mount
+/// namespace is its own and not shared with the host's, since the mount is seen there in between. One mount at a time:
+/// attach it before the next is made. What only mount_setattr(2) can do stays an error.
+void allow_mounts_by_mount2();
+/// allow_mounts_by_mount2() was called, and the new calls are refused.
+bool mounts_by_mount2() noexcept;
+
 /// File system options in order; an empty second part makes it a flag ("ro"), else key=value (up to 255 bytes).
 using FsOptions = std::vector<std::pair<std::string, std::string>>;
 

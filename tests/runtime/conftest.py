@@ -3,6 +3,8 @@
 RUNTIME=crun tests/run tests/runtime      one runtime (or several, with commas); default: all that are installed
 "kelp-oci-nested" is kelp-oci inside a user namespace of the caller's, as kelp itself runs it; crun is run there too,
 because it refuses hybrid cgroup hierarchies and gets a pure one there.
+"kelp-oci-mount2" is the same under a filter that refuses the new mount calls, as those of older engines do; by default it
+takes the tests of MOUNT2_TESTS alone.
 What a peer cannot do stands by name in peer_exceptions.txt: a failure that is not listed, and a listed one that
 passes (unless the reason begins with "race:"), both fail the run.
 """
@@ -17,10 +19,13 @@ import time
 
 import pytest
 
-from harness import leaks, needs, programs
+from harness import confine, leaks, needs, programs
 
 HERE = pathlib.Path(__file__).parent
 RUNTIMES = [name for name in os.environ.get("RUNTIME", "kelp-oci,kelp-oci-nested,crun,runc").split(",") if name]
+MOUNT2 = "kelp-oci-mount2"
+MOUNT2_TESTS = ("test_mounts", "test_rootfs", "test_terminal")
+NEW_MOUNT_CALLS = ("open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr")
 CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID",
         "CAP_SYS_CHROOT"]
 
@@ -65,9 +70,10 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=not reason.startswith("race:"), raises=BaseException))
 
 
-@pytest.fixture(params=RUNTIMES)
-def runtime_name(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    if "runtime_name" in metafunc.fixturenames:
+        more = [MOUNT2] if "RUNTIME" not in os.environ and metafunc.module.__name__ in MOUNT2_TESTS else []
+        metafunc.parametrize("runtime_name", RUNTIMES + more)
 
 
 class Nested:
@@ -132,7 +138,10 @@ class Runtime:
         self.name, self.place, self.nested = name, place, nested
         self.is_kelp = name.startswith("kelp-oci")
         program = programs.program("kelp-oci") if self.is_kelp else needs.find_program(name)
-        self.base = [*(nested.prefix() if nested else []), program, "--root", str(place / "state")]
+        self.base = [program, "--root", str(place / "state")]
+        if name == MOUNT2:
+            self.base = confine.command(*self.base, missing=NEW_MOUNT_CALLS, keep_privileges=True)
+        self.base = [*(nested.prefix() if nested else []), *self.base]
         self.role = os.environ.get("KELP_TEST_V2")  # in a pure cgroup v2 view, as user or as root
         if name == "crun":
             self.base.append("--cgroup-manager=" + ("cgroupfs" if self.role else "disabled"))
@@ -283,7 +292,7 @@ def _make(name, place, request):
         needs.need("userns")
         needs.need("subids")
     nested = None
-    if name in ("crun", "kelp-oci-nested") and not os.environ.get("KELP_TEST_V2"):
+    if name in ("crun", "kelp-oci-nested", MOUNT2) and not os.environ.get("KELP_TEST_V2"):
         nested = request.getfixturevalue("nested_namespace")
     return Runtime(name, place, nested)
 

@@ -26,7 +26,7 @@ int features(const Call&) {
   out.seccomp_supported_flags = seccomp_supported_flags();
   out.memory_modes = spec::memory_policy_modes();
   out.memory_flags = spec::memory_policy_flags();
-  out.apparmor = out.selinux = true;
+  out.apparmor = out.selinux = out.net_devices = true;
   out.systemd = true;
   out.annotations["io.github.seccomp.libseccomp.version"] = seccomp_library_version();
   print(spec::print_features(out) + "\n");
