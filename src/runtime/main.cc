@@ -81,6 +81,18 @@ const Command& find_command(const std::string& name) {
   throw error;
 }
 
+/// A link in place of the log, left there by whoever else can write to the directory (a container's user, through a
+/// volume), would make us write into a file of his choice. Those of the kernel lead to descriptors of our own.
+Fd open_log(const std::string& path) {
+  const bool descriptor = starts_with(path, "/proc/self/fd/") || starts_with(path, "/dev/fd/") ||
+                          path == "/dev/stdout" || path == "/dev/stderr";
+  const int follow = descriptor ? 0 : O_NOFOLLOW;
+  Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC | follow, 0644));
+  if (!file && errno == ELOOP) throw_error("open the log {}: it is a symbolic link", path);
+  if (!file) throw_errno("open the log {}", path);
+  return file;
+}
+
 /// Records go to stderr, or to --log; the error that ends the program always goes to stderr, too.
 void set_up_log(const Options& options, Fd& file) {
   log::Sink sink;
@@ -88,8 +100,7 @@ void set_up_log(const Options& options, Fd& file) {
   if (options.has("log-level")) sink.level = log::parse_level(options.value("log-level"));
   if (options.flag("debug")) sink.level = log::Level::debug;
   if (options.has("log")) {
-    file = Fd(::open(options.value("log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
-    if (!file) throw_errno("open the log {}", options.value("log"));
+    file = open_log(options.value("log"));
     // Low numbers belong to descriptors that the caller preserves.
     Fd high(::fcntl(file.get(), F_DUPFD_CLOEXEC, 100));
     if (high) file = std::move(high);

@@ -11,12 +11,14 @@
 #include <linux/ioprio.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -295,6 +297,72 @@ long try_call(const std::string& name) {
   return -1;
 }
 
+/// A call that never fails, whatever its argument, in 64 bits as a filter sees it.
+long set_umask(const char* value) { return ::syscall(SYS_umask, std::strtoull(value, nullptr, 0)); }
+
+/// The same call by another door into the kernel. i386: the 32-bit entry; x32: the numbers with bit 30 set.
+long set_umask_of(const std::string& abi, const char* value) {
+  long result = -ENOSYS;
+#ifdef __x86_64__
+  const long argument = std::strtol(value, nullptr, 0);
+  if (abi == "i386")
+    asm volatile("int $0x80" : "=a"(result) : "a"(60L), "b"(argument) : "memory");
+  else
+    asm volatile("syscall" : "=a"(result) : "a"(0x40000000L + SYS_umask), "D"(argument) : "rcx", "r11", "memory");
+#endif
+  if (result >= 0) return result;
+  errno = static_cast<int>(-result);
+  return -1;
+}
+
+void* umask_in_thread(void* value) {
+  set_umask(static_cast<const char*>(value));
+  return nullptr;
+}
+
+/// What a filter does to one of two threads.
+void thread_umask(const char* value) {
+  pthread_t thread;
+  if (::pthread_create(&thread, nullptr, umask_in_thread, const_cast<char*>(value)) != 0) return report(-1);
+  ::pthread_join(thread, nullptr);
+  std::printf("the other thread goes on\n");
+}
+
+void note_sigsys(int, siginfo_t* info, void*) {
+  char line[64];
+  const int size =
+      std::snprintf(line, sizeof line, "SIGSYS for %s\n", info->si_syscall == SYS_umask ? "umask" : "another call");
+  (void)!::write(1, line, static_cast<size_t>(size));
+}
+
+void catch_sigsys() {
+  struct sigaction action {};
+  action.sa_sigaction = note_sigsys;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGSYS, &action, nullptr);
+}
+
+/// A child makes the call under our eyes; prints the number that its filter sends to the tracer.
+void trace_umask(const char* value) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+    ::raise(SIGSTOP);
+    ::_exit(set_umask(value) < 0 ? 1 : 0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (::ptrace(PTRACE_SETOPTIONS, child, nullptr, PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL) < 0) return report(-1);
+  while (::ptrace(PTRACE_CONT, child, nullptr, nullptr) == 0 && ::waitpid(child, &status, 0) == child &&
+         WIFSTOPPED(status)) {
+    unsigned long number = 0;
+    if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) &&
+        ::ptrace(PTRACE_GETEVENTMSG, child, nullptr, &number) == 0)
+      std::printf("traced with %lu\n", number);
+  }
+  std::printf("exit %d\n", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
 void terminal_size() {
   winsize size{};
   if (::ioctl(0, TIOCGWINSZ, &size) < 0) return report(-1);
@@ -460,6 +528,14 @@ bool run(const std::vector<std::string>& words) {
     report(::mkdir(argument(1), 0755));
   else if (verb == "try")
     report(try_call(argument(1)));
+  else if (verb == "umask")
+    report(words.size() > 2 ? set_umask_of(words[2], argument(1)) : set_umask(argument(1)));
+  else if (verb == "umask-in-thread")
+    thread_umask(argument(1));
+  else if (verb == "umask-traced")
+    trace_umask(argument(1));
+  else if (verb == "catch-sigsys")
+    catch_sigsys();
   else if (verb == "winsize")
     terminal_size();
   else if (verb == "background")

@@ -447,6 +447,20 @@ def test_pid_file_replaces_a_link(oci, outside):
     assert int((oci.place / "pid").read_text()) > 0 and not (oci.place / "pid").is_symlink()
 
 
+def test_log_is_not_written_through_a_link(oci, outside):
+    """A log in a directory that others can write to, and in its place a link to a file that only we can write."""
+    (oci.place / "log").symlink_to(outside / "secret")
+    oci.base += ["--log", str(oci.place / "log")]
+    assert oci("state", "no-such-container", code=None).code != 0
+    assert (outside / "secret").read_text() == "a secret of the host\n"
+
+
+def test_log_may_be_a_descriptor(kelp_oci):
+    for path in ("/dev/stderr", "/proc/self/fd/2"):
+        done = kelp_oci("--log", path, "--log-format", "json", "state", "no-such-container", code=None)
+        assert json.loads(done.err.splitlines()[0])["level"] == "error", str(done)
+
+
 # ---- privileges ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("nnp", [True, False])

@@ -1,9 +1,11 @@
 """Filters: actions, arguments, the cache, order with capabilities."""
 
 import array
+import fcntl
 import json
 import os
 import socket
+import struct
 import threading
 
 import pytest
@@ -111,3 +113,149 @@ def test_notify(oci):
     assert "ENOSYS" in out[0]
     assert got["state"]["metadata"] == "meta" and got["state"]["fds"] == ["seccompFd"] and len(got["fds"]) == 1
     assert got["state"]["state"]["id"] == "c1" and got["state"]["pid"] > 0
+
+
+# ---- every action, operator, flag and architecture, by what it does to umask(2), which takes any number -------------
+
+KILLED = 128 + 31
+
+
+def every_call_but_umask():
+    top = json.load(open(os.path.join(os.path.dirname(__file__), "../../contrib/seccomp.json")))
+    return sorted({name for rule in top["syscalls"] for name in rule["names"]} - {"umask"})
+
+
+# action, errnoRet, the probe's words, what it prints, exit status
+ACTIONS = [
+    ("SCMP_ACT_ALLOW", None, ["umask", "1"], ["ok"], 0),
+    ("SCMP_ACT_LOG", None, ["umask", "1"], ["ok"], 0),
+    ("SCMP_ACT_ERRNO", None, ["umask", "1"], ["errno 1 EPERM: Operation not permitted"], 0),
+    ("SCMP_ACT_ERRNO", 77, ["umask", "1"], ["errno 77 EBADFD: File descriptor in bad state"], 0),
+    ("SCMP_ACT_KILL_PROCESS", None, ["umask-in-thread", "1"], [], KILLED),
+    ("SCMP_ACT_KILL_THREAD", None, ["umask-in-thread", "1"], ["the other thread goes on"], 0),
+    ("SCMP_ACT_KILL", None, ["umask-in-thread", "1"], ["the other thread goes on"], 0),
+    ("SCMP_ACT_TRAP", None, ["umask", "1"], [], KILLED),
+    ("SCMP_ACT_TRAP", None, ["catch-sigsys", ";", "umask", "1"], ["SIGSYS for umask", "ok"], 0),
+    ("SCMP_ACT_TRACE", None, ["umask", "1"], ["errno 38 ENOSYS: Function not implemented"], 0),
+    ("SCMP_ACT_TRACE", 42, ["umask-traced", "1"], ["traced with 42", "exit 0"], 0),
+]
+
+
+@pytest.mark.parametrize("of", ["rule", "default"])
+@pytest.mark.parametrize("action,number,words,printed,status", ACTIONS)
+def test_action(oci, of, action, number, words, printed, status):
+    value = {} if number is None else {"errnoRet" if of == "rule" else "defaultErrnoRet": number}
+    if of == "rule":
+        oci.linux["seccomp"] = profile({"names": ["umask"], "action": action, **value},
+                                       default="SCMP_ACT_ERRNO" if action in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG") else "SCMP_ACT_ALLOW")
+        if oci.linux["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO":
+            oci.linux["seccomp"]["syscalls"].append({"names": every_call_but_umask(), "action": "SCMP_ACT_ALLOW"})
+    elif action == "SCMP_ACT_ALLOW":
+        oci.linux["seccomp"] = profile({"names": ["sethostname"], "action": "SCMP_ACT_ERRNO"})
+    else:
+        oci.linux["seccomp"] = profile({"names": every_call_but_umask(), "action": "SCMP_ACT_ALLOW"}, default=action, **value)
+    done = oci.run(*words, code=None)
+    assert (done.lines, done.code) == (printed, status), str(done)
+
+
+BIG = 0x1_0000_0005
+# operator, its values, numbers that it holds for, numbers that it does not
+OPERATORS = [
+    ("SCMP_CMP_NE", (5,), [4, 6, BIG], [5]),
+    ("SCMP_CMP_LT", (5,), [0, 4], [5, 6, BIG]),
+    ("SCMP_CMP_LE", (5,), [0, 5], [6, BIG]),
+    ("SCMP_CMP_EQ", (5,), [5], [4, BIG]),
+    ("SCMP_CMP_EQ", (BIG,), [BIG], [5, 0x1_0000_0000]),
+    ("SCMP_CMP_GE", (5,), [5, 6, BIG], [4]),
+    ("SCMP_CMP_GE", (BIG,), [BIG, BIG + 1, 0x2_0000_0000], [5, 6, BIG - 1, 0xffffffff]),
+    ("SCMP_CMP_GT", (5,), [6, BIG], [4, 5]),
+    ("SCMP_CMP_MASKED_EQ", (0x6, 0x4), [4, 5, 0x1_0000_000c], [0, 2, 6]),
+    ("SCMP_CMP_MASKED_EQ", (0x1_0000_0001, 0x1_0000_0000), [0x1_0000_0000, 0x3_0000_0002], [0, 1, BIG]),
+]
+
+
+@pytest.mark.parametrize("op,values,holds,fails", OPERATORS)
+def test_operator(oci, op, values, holds, fails):
+    compare = {"index": 0, "op": op, "value": values[0], **({"valueTwo": values[1]} if len(values) > 1 else {})}
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77, "args": [compare]})
+    words = [word for number in [*holds, *fails] for word in ("umask", str(number), ";")]
+    assert [line.split(":")[0] for line in oci.run(*words).lines] == ["errno 77 EBADFD"] * len(holds) + ["ok"] * len(fails)
+
+
+def test_default_errno_of_the_profile(oci):
+    oci.linux["seccomp"] = profile({"names": every_call_but_umask(), "action": "SCMP_ACT_ALLOW"}, default="SCMP_ACT_ERRNO",
+                                   defaultErrnoRet=99)
+    assert oci.run("umask", "1").lines[0].startswith("errno 99 ")
+
+
+@pytest.mark.parametrize("flag", ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"])
+def test_flag(oci, flag):
+    """A filter with it is loaded and in force; what it means to the kernel stands in tests/unit/runtime/seccomp_test.cc."""
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}, flags=[flag])
+    assert oci.run("umask", "1").lines[0].startswith("errno 77 ")
+
+
+def test_unknown_flag_is_refused(oci):
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO"}, flags=["SECCOMP_FILTER_FLAG_NO_SUCH"])
+    assert oci.run("umask", "1", code=None).code != 0
+
+
+@pytest.mark.parametrize("abi,arch", [("i386", "SCMP_ARCH_X86"), ("x32", "SCMP_ARCH_X32")])
+@pytest.mark.parametrize("listed", [True, False])
+def test_architecture(oci, abi, arch, listed):
+    """Rules hold for the calls of each architecture that is listed; those of others kill."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs x86_64: the only machine with three ways into its kernel")
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77})
+    oci.linux["seccomp"]["architectures"] = ["SCMP_ARCH_X86_64", *([arch] if listed else [])]
+    done = oci.run("umask", "1", ";", "umask", "1", abi, code=None)
+    assert done.lines[0].startswith("errno 77 "), str(done)
+    if listed:
+        assert done.lines[1].startswith("errno 77 "), str(done)
+    else:
+        assert done.code == KILLED and len(done.lines) == 1, str(done)
+
+
+def test_native_architecture_is_always_there(oci):
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77})
+    oci.linux["seccomp"]["architectures"] = []
+    assert oci.run("umask", "1").lines[0].startswith("errno 77 ")
+
+
+def test_unknown_architecture_is_refused(oci):
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_ERRNO"})
+    oci.linux["seccomp"]["architectures"] = ["SCMP_ARCH_PDP11"]
+    assert oci.run("umask", "1", code=None).code != 0
+
+
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101  # source: linux/seccomp.h
+
+
+@pytest.mark.parametrize("flags", [[], ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]])
+def test_notify_is_answered(oci, flags):
+    """A supervisor sees each call with its argument, and what it says is what the caller gets."""
+    path = str(oci.place / "n.sock")
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(path)
+    server.listen(1)
+    server.settimeout(20)
+    seen = []
+
+    def supervise():
+        connection, _ = server.accept()
+        _, fds, _, _ = socket.recv_fds(connection, 65536, 1)
+        for answer in (-55, 0):
+            request = bytearray(80)
+            fcntl.ioctl(fds[0], NOTIF_RECV, request, True)
+            cookie, _, _, _, _, _, argument = struct.unpack_from("=QIIiIQQ", request)
+            seen.append(argument)
+            fcntl.ioctl(fds[0], NOTIF_SEND, struct.pack("=QqiI", cookie, 18 if answer == 0 else 0, answer, 0))
+        os.close(fds[0])
+
+    thread = threading.Thread(target=supervise, daemon=True)
+    thread.start()
+    oci.linux["seccomp"] = profile({"names": ["umask"], "action": "SCMP_ACT_NOTIFY"}, listenerPath=path, flags=flags)
+    lines = oci.run("umask", "5", ";", "umask", "6").lines
+    thread.join(20)
+    server.close()
+    assert seen == [5, 6] and lines[0].startswith("errno 55 ") and lines[1] == "ok"

@@ -118,6 +118,27 @@ TEST_CASE("a notify rule asks for a listener") {
   CHECK(program.listener_path == "/l");
 }
 
+TEST_CASE("flags reach the kernel's call") {
+  const auto flags_of = [](const char* flag, const char* action) {
+    return compile_seccomp(spec::parse_seccomp(
+                               fmt::format(R"({{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"{}","flags":["{}"],)"
+                                           R"("syscalls":[{{"names":["mkdir"],"action":"{}"}}]}})",
+                                           std::string_view(action) == "SCMP_ACT_NOTIFY" ? "/l" : "", flag, action)))
+        .flags;
+  };
+  const char* const error = "SCMP_ACT_ERRNO";
+  const char* const notify = "SCMP_ACT_NOTIFY";
+  constexpr unsigned kListener = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+  constexpr unsigned kKillable = 1U << 5U;  // SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_TSYNC", error) == SECCOMP_FILTER_FLAG_TSYNC);
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_LOG", error) == SECCOMP_FILTER_FLAG_LOG);
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_SPEC_ALLOW", error) == SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", notify) == (kListener | kKillable));
+  // What the kernel refuses together: the flag has no meaning there.
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", error) == 0);
+  CHECK(flags_of("SECCOMP_FILTER_FLAG_TSYNC", notify) == kListener);
+}
+
 TEST_CASE("an installed filter is in force") {
   const SeccompProgram program = compile_seccomp(spec::parse_seccomp(
       R"({"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":77}]})"));
