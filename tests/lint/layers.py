@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the include lines of src/ against the layer table of ARCHITECTURE.md, and the names and the form of files.
 
-usage: layers.py includes|names|format|paths   (one check each; exit 77: the tool for it is missing)
+usage: layers.py includes|names|functions|format|paths   (one check each; exit 77: the tool for it is missing)
 """
 
 import pathlib
@@ -95,6 +95,36 @@ def check_names():
             yield f"{where(path)}: sources are .cc and .h"
 
 
+MAX_LINES = 100
+NO_FUNCTION = re.compile(r"^(namespace|struct|class|enum|union|extern|constexpr)\b|[;,]$|= ?\{$")
+
+
+def functions(lines):
+    """(number of the first line, number of the last one) of each, in the form that clang-format gives them: a head that
+    begins at the left margin and ends in "{", and a lone "}"."""
+    first, inside = None, False
+    for number, line in enumerate(lines):
+        if not inside and re.match(r"[A-Za-z_:\[]", line):
+            first = None if NO_FUNCTION.search(line) and not line.endswith(",") else number
+        inside = inside or (first is not None and line.endswith("{"))
+        if line.startswith("}"):
+            if inside:
+                yield first, number
+            first, inside = None, False
+
+
+def check_functions():
+    """None is longer than MAX_LINES, unless the comment at its head says why: "In one piece: …"."""
+    for path in sources():
+        lines = path.read_text().splitlines()
+        for first, last in functions(lines):
+            head = first
+            while head > 0 and lines[head - 1].startswith(("//", "template")):
+                head -= 1
+            if last - first + 1 > MAX_LINES and "In one piece:" not in "\n".join(lines[head:first]):
+                yield f"{where(path)}:{first + 1}: a function of {last - first + 1} lines, and no reason at its head"
+
+
 def check_format():
     tool = shutil.which("clang-format")
     if tool is None:
@@ -121,7 +151,7 @@ def check_paths():
                 yield f"{where(path)}:{number}: a path of one machine ({match.group().decode()})"
 
 
-CHECKS = {"includes": check_includes, "names": check_names, "format": check_format, "paths": check_paths}
+CHECKS = {"includes": check_includes, "names": check_names, "functions": check_functions, "format": check_format, "paths": check_paths}
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in CHECKS:
