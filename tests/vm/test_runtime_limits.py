@@ -77,6 +77,38 @@ def test_events_tell_of_the_oom_killer(rig):
     assert any(event["type"] == "stats" and event["data"]["memory"]["usage"]["limit"] == 32 * MIB for event in events)
 
 
+# What a failed or ended start must leave nothing of: its group, its state, its processes.
+NOTHING_LEFT = ("; echo status $? left $(ls -d /sys/fs/cgroup/kelp-test/c1 /run/kelp-oci/c1 2>/dev/null)"
+                " $(pgrep -l kelp:init)")
+
+
+def test_smallest_container(rig):
+    """One process and one megabyte: the runtime's own work in the group needs no more."""
+    done = run(rig, "read p </sys/fs/cgroup/pids.max; read m </sys/fs/cgroup/memory.max; echo up $p $m",
+               {"memory": {"limit": MIB, "swap": MIB}, "pids": {"limit": 1}}, "kelp-oci run c1" + NOTHING_LEFT)
+    assert done.out.splitlines() == [f"up 1 {MIB}", "status 0 left"], done
+
+
+@pytest.mark.parametrize("limit", [1, 65536, 262144])
+def test_out_of_memory_during_create(rig, limit):
+    """The kernel kills the first process wherever it stands. Before the program: one line that says so; and nothing is
+    left."""
+    done = run(rig, "echo up", {"memory": {"limit": limit, "swap": limit}}, "kelp-oci run c1" + NOTHING_LEFT)
+    status = int(done.out.splitlines()[-1].split()[1])
+    assert done.out.splitlines()[-1] == f"status {status} left", done
+    assert status in (0, 137) or (status == 125 and "memory" in done.err and len(done.err.splitlines()) <= 2), done
+
+
+def test_fork_bomb_during_create(rig):
+    """A hook of the container multiplies itself: the limit stops it, the start fails, and it is gone with it."""
+    bomb = ["sh", "-c", "b() { b | b & }; for i in 1 2 3 4; do b; done; sleep 1; b; exit 1"]
+    whole = config("echo up", {"pids": {"limit": 20}}, "/kelp-test/c1")
+    whole["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": bomb, "env": ["PATH=/usr/bin:/bin"]}]}
+    done = rig.run(BUNDLE % (json.dumps(whole), "timeout 60 kelp-oci run c1" + NOTHING_LEFT), "root")
+    assert done.out.splitlines()[-1] == "status 125 left" and "up" not in done.out, done
+    assert "createContainer" in done.err, done
+
+
 def test_cpu_quota(rig):
     done = run(rig, "while :; do :; done", {"cpu": {"quota": 10000, "period": 100000}},
                "kelp-oci run -d c1; sleep 2; kelp-oci events --stats c1; kelp-oci delete -f c1")
