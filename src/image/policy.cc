@@ -46,7 +46,7 @@ toml::table parse_toml(std::string_view text, const std::string& what) {
   try {
     return toml::parse(text, what);
   } catch (const toml::parse_error& error) {
-    throw_error("{}: line {}: {}", what, error.source().begin.line, error.description());
+    throw_error("{}: line {}: {}", what, error.source().begin.line, printable(error.description()));
   }
 }
 

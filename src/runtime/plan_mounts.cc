@@ -186,6 +186,10 @@ MountPlan plan_mounts(const spec::RuntimeConfig& config, const std::string& bund
   return plan;
 }
 
+bool takes_label(const MountOp& op) noexcept {
+  return op.kind == MountKind::fresh && op.fstype != "proc" && op.fstype != "sysfs";
+}
+
 std::vector<std::string> known_mount_options() {
   std::vector<std::string> all = {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"};
   for (const AttrOption& attr : kAttrs) {

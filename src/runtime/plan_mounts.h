@@ -52,6 +52,10 @@ struct MountPlan {
 /// throws Error "mounts[3].options: …"
 MountPlan plan_mounts(const spec::RuntimeConfig& config, const std::string& bundle_dir);
 
+/// linux.mountLabel is for this mount: a new instance of a file system whose files have no labels of their own. (Those
+/// of proc, sysfs and cgroup2 have, and so has what a bind mount shows.)
+bool takes_label(const MountOp& op) noexcept;
+
 /// All words that plan_mounts understands beside file system data, for `features`.
 std::vector<std::string> known_mount_options();
 

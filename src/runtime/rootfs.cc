@@ -196,9 +196,9 @@ sys::MountFd fresh_tmpfs(int root, const MountOp& op, const sys::FsOptions& opti
 sys::MountFd fresh_mount(const MountContext& context, const MountOp& op) {
   sys::FsOptions options = op.data;
   if (!op.source.empty() && op.source != "none") options.emplace_back("source", op.source);
-  const bool labelled = !context.mount_label.empty() && (op.fstype == "tmpfs" || op.fstype == "mqueue") &&
-                        ::access("/sys/fs/selinux/enforce", F_OK) == 0;  // without SELinux no file system knows labels
-  if (labelled) options.emplace_back("context", context.mount_label);
+  // Without SELinux no file system knows labels.
+  if (takes_label(op) && !context.mount_label.empty() && ::access("/sys/fs/selinux/enforce", F_OK) == 0)
+    options.emplace_back("context", context.mount_label);
   const auto attrs = static_cast<unsigned>(op.set);
   if (op.fstype == "tmpfs") return fresh_tmpfs(context.root, op, options);
   try {

@@ -93,6 +93,7 @@ TEST_CASE("registries.conf, version 1 and mistakes") {
   CHECK_THROWS_WITH_AS(policy.add("\n[[registry]]\ninsecure = 1\nlocation = 'x'", "r.conf"),
                        "r.conf: line 3: insecure must be true or false", Error);
   CHECK_THROWS_AS(policy.add("[[registry]]\ninsecure = true", "r.conf"), Error);
+  CHECK_THROWS_WITH_AS(policy.add("insecure=t\nlocation='x'", "r.conf"), doctest::Contains("saw 't\\"), Error);
   CHECK_THROWS_WITH_AS(policy.add("\n[=]", "r.conf"), doctest::Contains("r.conf: line 2: "), Error);
   CHECK_THROWS_AS(policy.add("registry = 1", "r.conf"), Error);
   CHECK_THROWS_AS(policy.add("unqualified-search-registries = [1]", "r.conf"), Error);

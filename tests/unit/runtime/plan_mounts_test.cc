@@ -84,3 +84,10 @@ TEST_CASE("/dev from the host gets no default devices; propagation of the tree f
   config.linux_.rootfs_propagation = "sideways";
   CHECK_THROWS_AS(plan_mounts(config, "/b"), Error);
 }
+
+TEST_CASE("a mount label is for new file systems without labels of their own") {
+  for (const char* type : {"tmpfs", "mqueue", "devpts", "ramfs"}) CHECK(takes_label(plan_one({"/x", type, type, {}})));
+  for (const char* type : {"proc", "sysfs", "cgroup", "cgroup2"})
+    CHECK_FALSE(takes_label(plan_one({"/x", type, type, {}})));
+  CHECK_FALSE(takes_label(plan_one({"/x", "bind", "/y", {"rbind"}})));
+}
