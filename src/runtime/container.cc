@@ -164,14 +164,20 @@ Container Container::reserve(const std::string& root, const std::string& id, con
       }
       continue;
     }
+    Rollback unmake;  // still empty, and nobody's but ours
+    unmake.add([&] { ::rmdir(path.c_str()); });
     Fd lock = open_dir(path);
     if (!lock && errno != ENOENT) throw_errno("open {}", path);
     // Before it was locked it looked like a dead maker's: whoever looked may hold the lock, or have removed it.
     struct stat info {};
-    if (!lock || !try_flock(lock.get()) || ::fstat(lock.get(), &info) < 0 || info.st_nlink == 0) continue;
+    if (!lock || !try_flock(lock.get()) || ::fstat(lock.get(), &info) < 0 || info.st_nlink == 0) {
+      unmake.commit();
+      continue;
+    }
     // Another open file than the lock's: held_by_another() and the children look through this one.
     Container made(root, id, open_dir(path));
     if (!made.dir_) throw_errno("open {}", path);
+    unmake.commit();
     made.lock_ = std::move(lock);
     Rollback undo;
     undo.add([&] { made.remove(); });

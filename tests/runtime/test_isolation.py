@@ -580,7 +580,8 @@ def test_create_under_limits_of_the_caller_leaves_nothing(kelp_oci, limit):
             started += 1
         else:
             assert done.out == "", str(done)
-        oci("delete", "--force", f"l{value}", code=None)
+        if done.code < 0:  # killed by the kernel at a write: whoever looks next tidies up
+            oci("state", f"l{value}", code=None)
         left = list((oci.place / "state").iterdir()) if (oci.place / "state").exists() else []
         assert [path.name for path in left if not path.name.startswith(".new-")] == [], str(done)
     assert started > 0, "the largest value is enough"
