@@ -73,18 +73,6 @@ bool in_user_namespace() {
   return !map || map->find("4294967295") == std::string::npos;
 }
 
-/// Looked at before anything is made: the addresses are gone once a device has been moved.
-void look_at_net_devices(InitPlan& plan) {
-  for (const auto& [name, name_inside] : plan.bundle.config.linux_.net_devices) {
-    try {
-      plan.net_devices.push_back({name, name_inside, sys::net_device(name)});
-    } catch (Error& error) {
-      error.add_context("linux.netDevices." + name);
-      throw;
-    }
-  }
-}
-
 void make_plan(Creation& c) {
   InitPlan& plan = c.plan;
   plan.preserve_fds = c.options.preserve_fds;
@@ -95,7 +83,7 @@ void make_plan(Creation& c) {
   pass_listen_fds(*config.process, plan.preserve_fds);
   plan.namespaces = plan_namespaces(config, {::geteuid(), ::getegid()});
   plan.mounts = plan_mounts(config, plan.bundle.dir);
-  look_at_net_devices(plan);
+  plan.net_devices = look_at_net_devices(config.linux_.net_devices);
   plan.privileges = plan_privileges(*config.process);
   const auto groups = config.annotations.find("run.oci.keep_original_groups");
   plan.privileges.keep_groups = groups != config.annotations.end() && groups->second == "1";
@@ -164,19 +152,6 @@ void take_network(Creation& c) {
   namespaces.clone_flags &= ~static_cast<std::uint64_t>(CLONE_NEWNET);
 }
 
-void move_net_devices(const InitPlan& plan, int netns_fd) {
-  for (const HostNetDevice& entry : plan.net_devices) {
-    try {
-      sys::move_net_device(entry.device, netns_fd, entry.name_inside);
-    } catch (SysError& error) {
-      error.add_context("linux.netDevices." + entry.name);
-      if (error.code() == EPERM)
-        error.with_hint("only root of the host may take a device out of the host's network (CAP_NET_ADMIN)");
-      throw;
-    }
-  }
-}
-
 void start_process(Creation& c) {
   // A first process whose user is not ours may be unable to reach the caller's directories: open them for it.
   const bool open_all = (c.plan.namespaces.new_user || c.plan.namespaces.joined_user) && ::geteuid() == 0 &&
@@ -243,7 +218,7 @@ void serve_until_ready(Creation& c) {
         break;
       case Msg::net_devices:
         if (event.fds.empty()) throw_error("no network namespace has come with the request for network devices");
-        move_net_devices(c.plan, event.fds[0].get());
+        move_net_devices(c.plan.net_devices, event.fds[0].get());
         break;
       case Msg::hooks: {
         const spec::Hooks& hooks = c.plan.bundle.config.hooks;

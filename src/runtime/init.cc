@@ -90,8 +90,7 @@ void settings_of_the_node(const InitPlan& plan, int root) {
 /// us.
 void take_net_devices(const InitPlan& plan, ChildLink& link) {
   link.ask(Msg::net_devices, {}, sys::open_ns(0, "net").get());
-  for (const HostNetDevice& entry : plan.net_devices)
-    sys::bring_up_net_device(entry.name_inside, entry.device.addresses);
+  bring_up_net_devices(plan.net_devices);
 }
 
 /// Steps that build the root filesystem. Host paths are still there; those of the container are reached through the

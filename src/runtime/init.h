@@ -6,20 +6,14 @@
 #include "runtime/bundle.h"
 #include "runtime/container.h"
 #include "runtime/link.h"
+#include "runtime/net_devices.h"
 #include "runtime/plan_mounts.h"
 #include "runtime/plan_namespaces.h"
 #include "runtime/privileges.h"
 #include "runtime/rootfs.h"
 #include "runtime/seccomp.h"
-#include "sys/net_device.h"
 
 namespace kelp::runtime {
-
-/// An entry of linux.netDevices, looked at while it still is the host's.
-struct HostNetDevice {
-  std::string name, name_inside;
-  sys::NetDevice device;
-};
 
 /// All that the first process needs, computed and opened by the parent; the clone copies it.
 struct InitPlan {
