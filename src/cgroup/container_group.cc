@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "cgroup/cgroupfs.h"
 #include "cgroup/systemd_scope.h"
@@ -33,14 +35,29 @@ struct ContainerGroup::Impl {
       make_group(path + "/monitor");
       move_into(path + "/monitor", child);
     }
-    for (const std::string& name : place.controllers) {
+    for (const std::string& name : place.controllers)
+      for (int tries = 1; !give(name) && child > 0 && tries < kTries; ++tries) move_all();
+    make_group(path + "/container");
+  }
+  /// false: X still holds a process.
+  bool give(const std::string& controller) {
+    try {
+      sys::write_file(path + "/cgroup.subtree_control", "+" + controller);
+    } catch (const SysError& error) {
+      if (error.code() == EBUSY) return false;
+      log::debug("enable the controller {} in {}: {}", controller, path, errno_text(error.code()));
+    }
+    return true;
+  }
+  /// What the child started (fuse-overlayfs, say) after systemd had moved it and before we did.
+  void move_all() {
+    for (const std::string& line : split(sys::try_read_file(path + "/cgroup.procs").value_or(""), '\n')) {
       try {
-        sys::write_file(path + "/cgroup.subtree_control", "+" + name);
+        if (const auto pid = to_int(line, 1, INT32_MAX)) move_into(path + "/monitor", static_cast<pid_t>(*pid));
       } catch (const SysError& error) {
-        log::debug("enable the controller {} in {}: {}", name, path, errno_text(error.code()));
+        log::debug("move process {} out of {}: {}", line, path, errno_text(error.code()));  // it has ended
       }
     }
-    make_group(path + "/container");
   }
   void request() {
     systemd->request_scope({scope_name(id), slice_of(place), "kelp container " + id.substr(0, 12), {child}});

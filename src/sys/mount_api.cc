@@ -163,8 +163,12 @@ MountFd overlay(const OverlayPlan& plan) {
   if (mounts_by_mount2()) return overlay_by_one_string(plan);
   const Fd fs = open_fs("overlay");
   std::vector<Fd> open;
-  bool by_one = true;
+  // Before Linux 6.5 overlay takes options in the old form: any key is taken here and refused when all is mounted, so
+  // it is a key without the value which it needs that tells. One string is what those kernels, and 6.5 to 6.7,
+  // understand.
+  bool by_one = ::fsconfig(fs.get(), FSCONFIG_SET_FLAG, "lowerdir+", nullptr, 0) < 0;
   for (const std::string& lower : plan.lowers) {
+    if (!by_one) break;
     const std::string name = option_path(lower, open);
     if (::fsconfig(fs.get(), FSCONFIG_SET_STRING, "lowerdir+", name.c_str(), 0) < 0) {
       if (errno != EINVAL || &lower != &plan.lowers.front()) throw_fs(fs.get(), fmt::format("overlay layer {}", lower));
