@@ -83,6 +83,17 @@ def test_packages_that_are_missing_are_installed_by_root_or_named(place):
         "installing meson", "root: env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends meson"]
 
 
+def test_a_host_on_which_containers_cannot_run_is_told_what_mends_it(place):
+    (place / "prefix/bin").mkdir(parents=True)
+    doctor = place / "prefix/bin/kelp"
+    doctor.write_text("#!/bin/sh\necho '✗ something'; exit 1\n")
+    doctor.chmod(0o755)
+    out, err = call(place, "(check_host) && echo went on || echo stopped")
+    assert out == "stopped\n" and err.splitlines()[0] == "✗ something" and "cannot be run here" in err.splitlines()[1]
+    doctor.write_text("#!/bin/sh\necho '! less'\n")
+    assert call(place, "check_host && echo went on") == ("went on\n", "! less\n")
+
+
 def test_an_unknown_argument(place):
     done = subprocess.run([CONTRIB / "quickstart", "--warp"], capture_output=True, text=True)
     assert done.returncode != 0 and "--warp" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -71,6 +71,7 @@ def check_three_runs(top, prefix, run):
     before = files_below(prefix)
     out, err = run()
     assert out.startswith("Hello from a container made by kelp.\n") and "kelp is installed in" in err
+    assert "\nchecking this host: kelp doctor\n✓ kernel " in err and "\nlevel: " in err, err
     there = files_below(prefix) - before
     manifest = pathlib.Path("share/kelp/manifest")
     for name in ("bin/kelp", "bin/kelp-oci", "libexec/kelp/kelp-monitor", "libexec/kelp/kelp-image", "libexec/kelp/kelp-init"):
