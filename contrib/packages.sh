@@ -22,7 +22,7 @@ packages_of() {
       libtomlplusplus-dev libseccomp-dev libcurl4-openssl-dev libssl-dev libarchive-dev libzstd-dev zlib1g-dev libisal-dev ;;
     apt-get:run) echo uidmap slirp4netns ca-certificates ;;
     apt-get:test) echo zsh fish clang libclang-rt-dev clang-format ccache shellcheck python3-pytest python3-pytest-xdist busybox-static \
-      docker-registry skopeo buildah containerd apache2-utils openssl curl zstd mmdebstrap fuse-overlayfs crun runc podman strace iproute2 procps git \
+      docker-registry skopeo buildah containerd apache2-utils openssl curl zstd mmdebstrap fuse-overlayfs btrfs-progs xfsprogs crun runc podman strace iproute2 procps git \
       golang-go golang-github-google-uuid-dev golang-github-mrunalp-fileutils-dev golang-github-opencontainers-specs-dev \
       golang-github-hashicorp-go-multierror-dev golang-github-urfave-cli-dev golang-gocapability-dev \
       golang-github-opencontainers-selinux-dev golang-github-sirupsen-logrus-dev golang-golang-x-sys-dev golang-github-containers-common \

@@ -381,6 +381,11 @@ int exec_in_container(Context& context, const store::ContainerRecord& record, co
   const sys::SignalFd signals(followed_signals());
   auto link = connect_monitor(context, record.id);
   if (!link) throw_error("the monitor of container {} cannot be reached", record.name);
+  // The monitor publishes its own state again (recover.h), but what the runtime knew is lost.
+  if (::access(context.layout.runtime_root().c_str(), F_OK) < 0)
+    throw Error(fmt::format("the run directory {} was deleted while container {} ran: nothing can be executed in it",
+                            context.layout.run, record.name))
+        .with_hint(fmt::format("kelp restart {}", record.name));
   return Exec(std::move(*link), request, signals).run(context, record, process);
 }
 

@@ -158,7 +158,7 @@ def test_a_broken_kelp_toml_is_named_with_its_line(kelp, text, says):
 
 @pytest.fixture
 def mounted(agent, place):
-    """Mounts a file system on a directory of the test."""
+    """Mounts a file system on a directory of the test; of `disk`, a file, or one that needs none."""
     paths = []
 
     def mount(path, **how):
@@ -208,6 +208,39 @@ def test_a_store_on_which_no_overlay_can_be_mounted(kelp_factory, agent, place, 
     host("start", "-a", "c", code=None)
     host("rm", "c")
     host("rmi", "layered")
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_copy_shares_its_data_where_the_file_system_can(kelp_factory, agent, place, mounted, kind):
+    """In an outer container (its root file system is an overlay) on such a disk: ten copies take the room of one."""
+    needs.need(f"program:mkfs.{kind}")
+    disk = place / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run([needs.find_program(f"mkfs.{kind}"), "-q", str(disk)], check=True, capture_output=True)
+    try:
+        top = mounted(place / "top", type=kind, disk=str(disk))
+    except AssertionError as error:
+        needs.skip("reflink-filesystem", str(error))
+    data = mounted(top / "data", type="overlay")
+    image = images.busybox_image([images.LayerTar().file("big", os.urandom(1 << 20) * 16)])
+    archive = image.write_archive(place / "big.tar", "localhost/big:latest")
+    host = Host(kelp_factory(), agent, NO_FUSE, env={"XDG_DATA_HOME": str(data)})
+    host("load", "-q", "-i", archive)
+    assert host.level() == "storage by copy"
+
+    def taken():
+        os.sync()
+        found = os.statvfs(top)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    host("run", "--name", "first", *NONE, "big", "sh", "-c", "echo x >/written")
+    before = taken()
+    for number in range(10):
+        host("run", "--name", f"c{number}", *NONE, "big", "sh", "-c", "echo x >>/big; cat /written 2>/dev/null; wc -c </big")
+    more = taken() - before
+    assert more < 32 << 20, f"{more} bytes for ten copies of 16 MB"
+    host("rm", "-f", "-a")
 
 
 def test_with_rm_the_writable_layer_is_kept_in_memory_where_an_overlay_can_have_it_only_there(kelp_factory, agent, mounted,
@@ -281,15 +314,47 @@ def test_no_runtime_directory_and_that_of_another_user(kelp, agent, place):
     shutil.rmtree(f"/tmp/kelp-run-{os.getuid()}", ignore_errors=True)
 
 
-def test_the_run_directory_deleted_under_running_containers(kelp):
-    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
+@pytest.fixture
+def lost(kelp):
+    """A container that runs, whose state in the run directory somebody has deleted."""
+    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sh", "-c", "echo said; echo kept >/file; exec sleep 100")
+    until("it has spoken", lambda: kelp("logs", "c").text == "said" and kelp("cp", "c:/file", "-", code=None).code == 0)
     pid = int(kelp("inspect", "--format", "{{.State.Pid}}", "c").text)
     shutil.rmtree(kelp.run_dir)
-    kelp("ps", "-a")
-    assert kelp("run", "--rm", *NONE, "busybox", "echo", "alive").text == "alive"
+    yield kelp
     kelp("rm", "-f", "-t", "0", "c")
     until("the container to end", lambda: not os.path.exists(f"/proc/{pid}"))
     assert kelp("ps", "-aq").text == ""
+
+
+STATUS = ("ps", "-a", "--format", "{{.Names}} {{.State}}")
+
+
+@pytest.mark.parametrize("words, out, afterwards", [
+    (STATUS, "c running", "running"),
+    (("logs", "c"), "said", "running"),
+    (("inspect", "--format", "{{.State.Running}}", "c"), "true", "running"),
+    (("cp", "c:/file", "-"), None, "running"),
+    (("run", "--rm", *NONE, "busybox", "echo", "alive"), "alive", "running"),
+    (("start", "c"), "c", "running"),
+    (("stop", "-t", "0", "c"), "c", "exited"),
+    (("kill", "c"), "c", "exited"),
+    (("restart", "-t", "0", "c"), "c", "running"),
+    (("rm", "-f", "-t", "0", "c"), "c", None)], ids=lambda words: words[0] if isinstance(words, tuple) else "")
+def test_the_run_directory_deleted_under_running_containers(lost, words, out, afterwards):
+    """Each command works, also as the first after it."""
+    done = lost(*words)
+    assert out is None or done.text == out
+    until("the state to be so", lambda: lost(*STATUS).text == (f"c {afterwards}" if afterwards else ""))
+    if words[0] == "restart":
+        assert lost("exec", "c", "echo", "in").text == "in"
+
+
+def test_exec_after_the_run_directory_was_deleted_says_what_to_do(lost):
+    lines = lost("exec", "c", "true", code=125).err.splitlines()
+    assert len(lines) == 2 and str(lost.run_dir) in lines[0] and lines[1] == "hint: kelp restart c"
+    lost("restart", "-t", "0", "c")
+    assert lost("exec", "c", "cat", "/file").text == "kept"
 
 
 def test_after_a_reboot(kelp, agent):

@@ -5,8 +5,8 @@ tests/run starts it when it is root, before it drops to the test user: `root_age
 namespace with a client address of its own and answers one JSON line per connection:
   {"verb": "fetch", "url": …}      the body of an HTTP answer, fetched by the client in that namespace
   {"verb": "address"}              [client's address, host's address]
-  {"verb": "mount", "path": …, "size": "1m", "type": "tmpfs"}   a file system (tmpfs, ramfs, an overlay over the directory)
-                                   on an existing directory below /tmp/kt-
+  {"verb": "mount", "path": …, "size": "1m", "type": "tmpfs", "disk": …}   a file system (tmpfs, ramfs, an overlay over the
+                                   directory, or that in the file "disk") on an existing directory below /tmp/kt-
   {"verb": "host", "setup": …, "argv": …, "env": …, "role": "user"|"root"}   [exit status, stdout, stderr] of a command in a
                                    mount namespace where the lines of `setup` (shell, run as root) have changed the host
   {"verb": "unmount", "path": …}
@@ -136,7 +136,10 @@ def _inside_tests(path):
     return real
 
 
-def _mount(path, kind, size):
+def _mount(path, kind, size, disk):
+    if disk:
+        _run("mount", "-t", kind, "-o", "loop,nosuid,nodev", _inside_tests(disk), path)
+        return os.chmod(path, 0o777)
     if kind == "overlay":  # a directory of the root file system of a container: an overlay whose layers are elsewhere
         parts = {name: f"{path}.{name}" for name in ("lower", "upper", "work")}
         for part in parts.values():
@@ -245,7 +248,7 @@ def _answer(request, client, user):
     if verb == "fetch":
         return client.fetch(request["url"])
     if verb == "mount":
-        return _mount(_inside_tests(request["path"]), request.get("type", "tmpfs"), request.get("size", "1m"))
+        return _mount(_inside_tests(request["path"]), request.get("type", "tmpfs"), request.get("size", "1m"), request.get("disk"))
     if verb == "host":
         return _on_host(request, user)
     if verb == "unmount":
