@@ -61,8 +61,8 @@ def controllers(rig):
 
 
 def runner(machine):
-    def call(script, mode="session", status=0):
-        done = machine.run(script, mode)
+    def call(script, mode="session", status=0, **more):
+        done = machine.run(script, mode, **more)
         print(f"--- {mode}: {script}\nexit {done.status}\n{done.out}{done.err}")
         if status is not None:
             assert done.status == status

@@ -36,6 +36,8 @@ HERE = pathlib.Path(__file__).parent
 BUILD_SECONDS = 1800
 BOOT_SECONDS = 240
 JOB_SECONDS = 300
+SECURITY_MODULES = "lsm=landlock,yama,apparmor"  # as Debian's kernels for real machines have them
+MODULES = "/usr/lib/uml/modules"  # of Debian's kernel; one without modules finds none of its own there
 
 Done = collections.namedtuple("Done", "status out err")
 
@@ -77,9 +79,9 @@ def sweep(place):
 
 class Machine:
     """programs: a directory copied to /opt/kelp of the machine. init: "systemd"; "group": no systemd, a cgroup of the
-    user's own; "plain": no systemd and no cgroups mounted."""
+    user's own; "plain": no systemd and no cgroups mounted. data_disk: size of an empty ext4 with a journal, /dev/ubdb."""
 
-    def __init__(self, disk_path, programs=None, memory="1500M", cpus=1, init="systemd", options=""):
+    def __init__(self, disk_path, programs=None, memory="1500M", cpus=1, init="systemd", options="", data_disk=None):
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="kt-vm-", dir=place_for_memory(3 << 30)))
         (self.place / "owner").write_text(str(os.getpid()))
         sweep(self.place.parent)
@@ -89,19 +91,26 @@ class Machine:
         if programs:
             shutil.copytree(programs, self.share / "programs")
         self.numbers = itertools.count()
-        command = [
+        self.command = [
             needs.uml_kernel(), f"mem={memory}", f"ncpus={cpus}", "seccomp=auto", f"ubd0={self.place}/cow,{disk_path}",
-            "root=/dev/ubda", "rw", "init=/sbin/rig-init", f"rig_share={self.share}", "con=null", "ssl=null",
-            "con0=null,fd:1", f"umid=kelp{os.getpid()}-{id(self) & 0xffff}", f"uml_dir={self.place}/uml", "quiet",
+            "root=/dev/ubda", "rw", "init=/sbin/rig-init", f"rig_share={self.share}",
+            f"rig_modules={MODULES}", SECURITY_MODULES, "con=null", "ssl=null", "con0=null,fd:1",
+            f"umid=kelp{os.getpid()}-{id(self) & 0xffff}", f"uml_dir={self.place}/uml", "quiet",
         ]
         if init != "systemd":
-            command.append(f"rig_{init}")
-        command += options.split()
+            self.command.append(f"rig_{init}")
+        if data_disk:
+            subprocess.run([needs.find_program("mke2fs"), "-q", "-t", "ext4", self.place / "data", data_disk], check=True)
+            self.command.append(f"ubd1={self.place}/data")
+        self.command += options.split()
         self.console = open(self.place / "console", "w+b")
+        self._boot()
+
+    def _boot(self):
         namespace = [] if os.getuid() == 0 else ["--map-root-user"]
         # The pid namespace takes every process of the machine with it, whatever happens to this one.
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespace, "--pid", "--fork", "--kill-child", *command],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespace, "--pid", "--fork", "--kill-child", *self.command],
             env={"TMPDIR": str(self.place), "PATH": os.environ["PATH"], "HOME": str(self.place)},
             stdin=subprocess.DEVNULL, stdout=self.console, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -109,6 +118,23 @@ class Machine:
         except BaseException:
             self.close()
             raise
+
+    def _halt(self):
+        """Off with it: what it has not written down by now is lost. rig-agent writes nothing down first."""
+        if self.process.poll() is None:
+            (self.share / "down").touch()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def reboot(self):
+        """Ends it as a power cut would and boots it again with the same disk; call sync in it before, where that is not meant."""
+        self._halt()
+        for name in ("up", "down"):
+            (self.share / name).unlink(missing_ok=True)
+        self._boot()
 
     def _wait_for(self, path, seconds, what):
         end = time.monotonic() + seconds
@@ -140,13 +166,7 @@ class Machine:
         return self.finish(self.start(script, mode), timeout)
 
     def close(self):
-        if self.process.poll() is None:
-            (self.share / "down").touch()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
+        self._halt()
         self.console.close()
         shutil.rmtree(self.place, ignore_errors=True)
 
