@@ -195,6 +195,16 @@ void write_limits(const std::string& group, const std::vector<LimitWrite>& write
   }
 }
 
+void share_weights(const std::string& x, const spec::Resources& resources) noexcept try {
+  for (const LimitWrite& write : plan_limits(resources)) {
+    if (!ends_with(write.file, ".weight")) continue;
+    const bool other = !write.or_file.empty() && ::access((x + "/" + write.file).c_str(), F_OK) < 0;
+    sys::write_file(x + "/" + (other ? write.or_file : write.file), other ? write.or_value : write.value);
+  }
+} catch (const Error& error) {
+  log::debug("{}: {}", x, error.message());
+}
+
 Fd open_group(const std::string& path) {
   Fd dir(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!dir) throw_errno("open the cgroup {}", path);

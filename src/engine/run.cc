@@ -23,6 +23,7 @@
 #include "engine/health.h"
 #include "engine/host.h"
 #include "engine/login_session.h"
+#include "engine/make_spec.h"
 #include "engine/monitor_client.h"
 #include "engine/prepare.h"
 #include "engine/recover.h"
@@ -104,6 +105,14 @@ void clean_after(Context& context, const store::ContainerRecord& record) noexcep
   } catch (const Error& error) {
     log::warn("{}", error.message());
   }
+}
+
+/// Weights are written where containers compete; the runtime writes all limits to the leaf.
+void share_weights(const store::ContainerRecord& record, const Group& group) {
+  const auto& asked = record.config.resources;
+  if (group.plan.path.empty() || (!asked.cpu_shares && !asked.blkio_weight && asked.blkio_weight_device.empty()))
+    return;
+  cgroup::share_weights(group.plan.path, make_resources(record.config, true, false));
 }
 
 /// --requires: those that do not run are started first, each with what it requires itself.
@@ -213,6 +222,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
       request.gate = &gate.first;
       request.gate_far = &gate.second;
     }
+    if (!group_comes_later) share_weights(record, group);
     session = step("start the session", [&] { return start_session(context, request); });  // 4. becomes the monitor
     gate.first.reset();
     // The container has them now: who reads the other end must see it when the container closes its own.
@@ -221,6 +231,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
       step("wait for the cgroup", [&] {
         group.group.adopt(session.pid);
         group.group.wait();
+        share_weights(record, group);
       });
       if (::write(gate.second.get(), "g", 1) != 1) throw_errno("let the monitor start");
       gate.second.reset();

@@ -55,7 +55,9 @@ void apply_limits(const store::ContainerRecord& record, const store::ContainerSt
   if (status.run->cgroup.empty())
     throw Error(fmt::format("container {} has no cgroup, so its limits cannot be changed", record.name))
         .with_hint("`kelp info` says why: with cgroup v2 and delegation it gets one at its next start");
-  cgroup::apply_limits(cgroup::v2_mount() + status.run->cgroup, changes);
+  const std::string leaf = cgroup::v2_mount() + status.run->cgroup;
+  cgroup::apply_limits(leaf, changes);
+  cgroup::share_weights(leaf.substr(0, leaf.rfind('/')), changes);
 }
 
 void merge_health(store::ContainerRecord& record, const UpdateRequest& request) {

@@ -36,12 +36,18 @@ def podman(rig):
     assert done.status == 0, done
 
 
+def has_bfq(run):
+    """Weights are the business of a scheduler that kernels for virtual machines often lack."""
+    run("echo bfq >/sys/block/ubda/queue/scheduler", "root", status=None)
+    return "io.bfq.weight" in values(run(f"kelp {CONTAINER} busybox sh -c '{SHOW}'").out)
+
+
 def test_the_files_of_the_kernel_say_what_podman_makes_them_say(run, podman, controllers):
     options, expected = dict(OPTIONS), {"nofile": "100 200", "shm": "8192"}
     if "cpuset" in controllers:
         options.update({"--cpuset-cpus 0": {"cpuset.cpus": "0"}, "--cpuset-mems 0": {"cpuset.mems": "0"}})
-    if "io.bfq.weight" in values(run(f"kelp {CONTAINER} busybox sh -c '{SHOW}'").out):
-        options["--blkio-weight 50"] = {"io.bfq.weight": "default 50"}
+    if has_bfq(run):
+        options.update({"--blkio-weight 50": {}, "--blkio-weight-device /dev/ubda:200": {"io.bfq.weight": "default 50 98:0 200"}})
     for files in options.values():
         expected.update(files)
     ours, theirs = (values(run(f"{tool} {CONTAINER} {' '.join(options)} busybox sh -c '{SHOW}'").out)
@@ -62,6 +68,46 @@ def test_what_cgroup_v2_has_not_is_refused_as_podman_refuses_it(run, podman, opt
     assert run(f"podman {CONTAINER} {option} busybox true", status=None).status != 0
     done = run(f"kelp {CONTAINER} {option} busybox true", status=125)
     assert option.split()[0] in done.err and "cgroup v2" in done.err and "hint: " in done.err
+
+
+def test_weights_of_disks_are_set_or_refused(run):
+    """In the group that competes with those of other containers, too; without a scheduler for it they are refused."""
+    if has_bfq(run):
+        out = run("kelp run -d --name w --network none --blkio-weight 50 --blkio-weight-device /dev/ubda:200 busybox sleep 100 "
+                  ">/dev/null; cat $(dirname /sys/fs/cgroup$(kelp inspect -f '{{.State.CgroupPath}}' w))/io.bfq.weight").out
+        assert out == "default 50\n98:0 200\n"
+        return
+    for option in ("--blkio-weight 50", "--blkio-weight-device /dev/ubda:200"):
+        done = run(f"kelp {CONTAINER} {option} busybox true", status=125)
+        lines = done.err.splitlines()
+        assert len(lines) == 2 and "weight" in lines[0] and lines[1].startswith("hint: "), done
+    assert "/dev/none" in run(f"kelp {CONTAINER} --blkio-weight-device /dev/none:200 busybox true", status=125).err
+
+
+def test_shares_of_the_cpu_are_kept(run):
+    """Two that never rest, on one CPU."""
+    out = run("for n in 200 1600; do kelp run -d --name s$n --network none --cpu-shares $n busybox sh -c 'while :; do :; done' "
+              ">/dev/null; done; used() { sed -n 's/usage_usec //p' /sys/fs/cgroup$(kelp inspect -f '{{.State.CgroupPath}}' "
+              "$1)/cpu.stat; }; a=$(used s200); b=$(used s1600); sleep 5; echo $(($(used s200) - a)) $(($(used s1600) - b)); "
+              "kelp rm -f -t 0 s200 s1600 >/dev/null").out.split()
+    assert 4 < int(out[1]) / int(out[0]) < 16, out
+
+
+def test_limits_of_files_shared_memory_and_any_file_of_the_kernel_bind(run):
+    done = run(f"kelp {CONTAINER} --ulimit nofile=8:8 busybox sh -c 'exec 7</dev/null && echo seven; exec 8</dev/null; echo eight'",
+               status=None)
+    assert done.out == "seven\n" and done.err, done
+    done = run(f"kelp {CONTAINER} --shm-size 1m busybox sh -c 'dd if=/dev/zero of=/dev/shm/f bs=64k count=32; stat -c %s /dev/shm/f'")
+    assert "No space left" in done.err and done.out == f"{1 << 20}\n"
+    done = run(f"kelp {CONTAINER} --cgroup-conf pids.max=3 busybox sh -c 'sleep 1 & sleep 1 & sleep 1 & sleep 1 & wait'", status=None)
+    assert "can't fork" in done.err
+
+
+def test_the_oom_killer_takes_the_container_first_that_was_named_for_it(run):
+    """And --memory-swap: what is beyond memory and swap together is refused, whatever the host could swap."""
+    out = run(f"kelp {CONTAINER} --oom-score-adj 1000 busybox cat /proc/self/oom_score_adj").out
+    assert out == "1000\n"
+    run(f"kelp {CONTAINER} --memory 24m --memory-swap 24m busybox tail /dev/zero", status=137)
 
 
 def test_cpu_time_stays_below_the_limit(run):
