@@ -200,7 +200,7 @@ Place probe(std::string_view wanted, const std::string& parent, const std::strin
     Place place = systemd_place(parent);
     if (place.manager == Manager::systemd) return place;
     if (wanted == "systemd" || slice) throw Error("systemd scope: " + place.reason).with_hint(place.hint);
-    none.reason = place.reason;
+    none = std::move(place);
   } else if (!wanted.empty() && wanted != "cgroupfs") {
     throw_usage("cgroup manager {} is not one of systemd, cgroupfs, disabled", quoted(wanted));
   }
@@ -209,7 +209,11 @@ Place probe(std::string_view wanted, const std::string& parent, const std::strin
   Place place = parent.empty() ? own_place(memory) : named_place(parent, memory);
   if (place.manager == Manager::none && wanted == "cgroupfs")
     throw Error("cgroupfs: " + place.reason).with_hint(place.hint);
-  if (!none.reason.empty() && place.manager == Manager::none) place.reason = none.reason + "; " + place.reason;
+  if (!none.reason.empty() && place.manager == Manager::none) {
+    place.reason = none.reason + "; " + place.reason;
+    // Where systemd runs it is systemd that gives groups away.
+    if (!none.hint.empty() && ::access("/run/systemd/system", F_OK) == 0) place.hint = none.hint;
+  }
   return place;
 }
 

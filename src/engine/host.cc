@@ -140,6 +140,13 @@ void explain_refusal(const HostFacts& host, int code, const char* what, UserName
   } else if (sys::is_filtered()) {
     state.why = fmt::format("a seccomp filter refuses {}: {}", what, errno_text(code));
     state.hint = kOuterFlags;
+  } else if (!trial.confined_by.empty() && !is_nested()) {
+    state.why = fmt::format("{}: {}; the AppArmor profile {} confines kelp", what, errno_text(code),
+                            printable(trial.confined_by));
+    state.hint = fmt::format(
+        "let the profile allow capabilities, mounts and userns, or unload it: "
+        "printf %s {} | sudo tee /sys/kernel/security/apparmor/.remove",
+        quoted(trial.confined_by));
   } else if (in_chroot()) {
     state.why = fmt::format("{}: in a chroot the kernel refuses it", what);
     state.hint = "enter the directory with systemd-nspawn or bwrap in place of chroot";

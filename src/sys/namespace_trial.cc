@@ -36,6 +36,12 @@ std::string label_of_self() {
   }
 }
 
+/// "name (enforce)" → "name".
+std::string enforced_profile(const std::string& label) {
+  constexpr std::string_view kMode = " (enforce)";
+  return ends_with(label, kMode) ? label.substr(0, label.size() - kMode.size()) : "";
+}
+
 template <typename Fn>
 int errno_of(Fn&& body) {
   try {
@@ -87,6 +93,7 @@ struct Pipe {
 NamespaceTrial try_namespaces() {
   NamespaceTrial trial;
   const std::string own_label = label_of_self();
+  trial.confined_by = enforced_profile(own_label);
   Pipe go, answer;
   Child child;
   try {
