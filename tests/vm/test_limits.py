@@ -35,8 +35,12 @@ def test_memory_that_is_used_up_ends_in_137(run, mode):
 
 def test_the_oom_killer_is_told_of(run):
     out = run("kelp run --name oom --network none --memory 24m busybox tail /dev/zero; "
-              "kelp inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}' oom").out
-    assert out == f"true 137 {24 << 20}\n"
+              "kelp inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}' oom; "
+              "kelp events --stream=false --since 10m --filter container=oom --format '{{.Status}}'").out.split("\n")
+    assert out[0] == f"true 137 {24 << 20}" and out.count("oom") == 1 and out.index("oom") < out.index("died"), out
+    out = run("kelp run --rm --name well --network none --memory 24m busybox true; "
+              "kelp events --stream=false --since 10m --filter container=well --filter event=oom").out
+    assert out == ""
 
 
 def test_processes_beyond_the_limit_are_refused(run):
