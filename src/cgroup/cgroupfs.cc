@@ -189,7 +189,11 @@ void write_limits(const std::string& group, const std::vector<LimitWrite>& write
       // No swap in this kernel: "no limit" is then what there is.
       if (write.lifts && (error.code() == ENOENT || error.code() == EACCES)) continue;
       if (error.code() == ENOENT || error.code() == EACCES)
-        throw Error(fmt::format("{}: this kernel has no {} in {}", write.asked, write.file, group));
+        throw Error(fmt::format("{}: this kernel has no {} in {}", write.asked, write.file, group))
+            .with_hint(write.controller == "io"
+                           ? "weights of disks need a kernel with BFQ_GROUP_IOSCHED or BLK_CGROUP_IOCOST; "
+                             "or leave the option out"
+                           : "boot a kernel that has it, or leave the option out");
       throw SysError(fmt::format("{}: write {} to {}", write.asked, quoted(write.value), write.file), error.code());
     }
   }

@@ -16,7 +16,7 @@ def login(script, front=SESSION):
     return front + (words if front == SESSION else f"bash -c {words}")
 
 
-LOGOUT = "loginctl terminate-user other; while systemctl is-active -q user@1001; do sleep 0.2; done; "
+LOGOUT = "loginctl terminate-user other; while systemctl is-active -q user@1001 || [ -e /run/user/1001 ]; do sleep 0.2; done; "
 
 
 @pytest.fixture
