@@ -79,6 +79,12 @@ Action define_save(OptionSet& options) {
       .complete(Complete::file)
       .shows("standard output");
   options.flag("compress", values->save.compress, "compress the layers of a docker-dir");
+  options
+      .text("compression-format", values->save.compression_format, "FORMAT",
+            "how the layers of an oci-archive or oci-dir are compressed")
+      .one_of({"gzip", "zstd"})
+      .shows("as kept");
+  options.number("compression-level", values->save.compression_level, "N", "level of the compression");
   options.flag("multi-image-archive,m", values->save.multi_image_archive, "several images in one archive");
   options.flag("quiet,q", values->quiet, "do not show the progress");
   return [values](Invocation& invocation) { return save(invocation, *values); };

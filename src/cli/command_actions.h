@@ -28,6 +28,7 @@ Action define_history(OptionSet& options);
 Action define_image_exists(OptionSet& options);
 Action define_image_inspect(OptionSet& options);
 Action define_image_prune(OptionSet& options);
+Action define_image_signatures(OptionSet& options);
 Action define_image_tree(OptionSet& options);
 Action define_images(OptionSet& options);
 Action define_import(OptionSet& options);

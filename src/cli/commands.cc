@@ -63,6 +63,8 @@ constexpr Command kCommands[] = {
     {"image inspect", "", kImages, "print all about images as JSON", define_image_inspect},
     {"image exists", "", kImages, "exit with 0 when the image is stored, with 1 when not", define_image_exists},
     {"image prune", "", kImages, "remove images that have no name", define_image_prune},
+    {"image trust", "", kImages, "signatures are not supported", define_image_signatures, true},
+    {"image sign", "", kImages, "signatures are not supported", define_image_signatures, true},
     {"image tree", "", kImages, "show the layers of an image", define_image_tree},
 
     {"manifest create", "", kImages, "make an image index", define_manifest_create},

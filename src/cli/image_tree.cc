@@ -1,3 +1,5 @@
+#include "cli/image_tree.h"
+
 #include <memory>
 
 #include <fmt/format.h>
@@ -43,15 +45,11 @@ int tree(Invocation& invocation, bool what_requires) {
   const auto& layout = invocation.context.layout;
   const auto image = store::require_image(layout, invocation.arguments[0]);
   const auto images = store::list_images(layout);
-  std::string out = heading(image);
   if (!what_requires) {
-    out += "Image Layers\n";
-    for (size_t i = 0; i < image.layers.size(); ++i) {
-      out += (i + 1 == image.layers.size() ? "└── " : "├── ") + layer_line(layout, images, image.layers[i]) + "\n";
-    }
-    print(out);
+    print(image_tree(layout, images, image));
     return 0;
   }
+  std::string out = heading(image);
   // What stands on this image's uppermost layer, the nearest first; equal beginnings are printed once.
   out += fmt::format("Image {} is required by\n", image.id.substr(0, 12));
   const size_t depth = image.layers.size();
@@ -75,6 +73,26 @@ int tree(Invocation& invocation, bool what_requires) {
 }
 
 }  // namespace
+
+std::string image_tree(const store::Layout& layout, const std::vector<store::ImageRecord>& images,
+                       const store::ImageRecord& image) {
+  std::string out = heading(image) + "Image Layers\n";
+  for (size_t i = 0; i < image.layers.size(); ++i) {
+    out += (i + 1 == image.layers.size() ? "└── " : "├── ") + layer_line(layout, images, image.layers[i]) + "\n";
+  }
+  return out;
+}
+
+Action define_image_signatures(OptionSet& options) {
+  options.arguments("[ARGUMENT...]", 0, -1);
+  options.stop_at_first_word();
+  return [](Invocation&) -> int {
+    throw UsageError("signatures of images are neither made nor checked")
+        .with_hint(
+            "registries can be refused or accepted as a whole in ~/.config/containers/policy.json (reject, "
+            "insecureAcceptAnything)");
+  };
+}
 
 Action define_image_tree(OptionSet& options) {
   auto what_requires = std::make_shared<bool>(false);

@@ -11,6 +11,7 @@
 #include "cli/command_actions.h"
 #include "cli/container_select.h"
 #include "cli/image_filter.h"
+#include "cli/image_tree.h"
 #include "cli/output.h"
 #include "store/containers.h"
 #include "store/images.h"
@@ -19,7 +20,7 @@ namespace kelp::cli {
 namespace {
 
 struct ImagesCommand {
-  bool all = false, digests = false, no_heading = false, no_trunc = false, quiet = false;
+  bool all = false, digests = false, no_heading = false, no_trunc = false, quiet = false, tree = false;
   Strings filters;
   std::string format, sort = "created";
 };
@@ -137,9 +138,11 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
   if (invocation.arguments.size() == 1 && !values.filters.empty()) {
     throw_usage("a name and --filter exclude each other");
   }
+  if (values.tree && (values.quiet || !values.format.empty())) throw_usage("--tree is a format of its own");
   const ImageFilter filter(invocation, values.filters);
-  const bool brief = values.format.empty() && std::none_of(values.filters.begin(), values.filters.end(),
-                                                           [](const auto& f) { return starts_with(f, "label"); });
+  const bool brief =
+      values.format.empty() && !values.tree &&
+      std::none_of(values.filters.begin(), values.filters.end(), [](const auto& f) { return starts_with(f, "label"); });
   std::vector<store::ImageRecord> images;
   for (auto& image : store::list_images(invocation.context.layout, brief)) {
     if (filter.matches(image)) images.push_back(std::move(image));
@@ -153,6 +156,16 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
         json.push_back(json_row(image, containers));
     }
     print(pretty_json(json));
+    return 0;
+  }
+  if (values.tree) {
+    const auto all = store::list_images(invocation.context.layout);
+    Strings trees;
+    for (const auto& image : images) {
+      if (wanted.empty() || image_name_fits(image, wanted) || starts_with(image.id, wanted))
+        trees.push_back(image_tree(invocation.context.layout, all, image));
+    }
+    print(join(trees, "\n"));
     return 0;
   }
   std::vector<Line> lines = lines_of(images, wanted);
@@ -187,6 +200,7 @@ Action define_images(OptionSet& options) {
   options.flag("noheading,n", values->no_heading, "leave out the headings");
   options.flag("no-trunc", values->no_trunc, "show IDs in full length");
   options.flag("quiet,q", values->quiet, "show IDs only");
+  options.flag("tree", values->tree, "show each image with its layers");
   options.text("sort", values->sort, "COLUMN", "order of the rows")
       .one_of({"created", "id", "repository", "size", "tag"})
       .shows("created");

@@ -7,6 +7,7 @@
 #include "cli/command_actions.h"
 #include "cli/image_filter.h"
 #include "cli/output.h"
+#include "engine/events.h"
 #include "engine/remove.h"
 #include "engine/store_care.h"
 #include "store/containers.h"
@@ -18,6 +19,7 @@ namespace {
 
 struct RmiCommand {
   bool all = false, force = false, ignore = false;
+  bool no_prune = false;  ///< podman takes nameless parents along unless this is given; here no image has a parent
 };
 
 struct PruneCommand {
@@ -58,6 +60,11 @@ void sweep(Invocation& invocation) {
   engine::sweep_trash(invocation.context);
 }
 
+void tell(Invocation& invocation, const std::string& id, const store::RemovedImage& removed) {
+  for (const auto& name : removed.untagged) engine::emit_event(invocation.context, "image", "untag", id, name);
+  if (!removed.deleted.empty()) engine::emit_event(invocation.context, "image", "remove", id, id);
+}
+
 int rmi(Invocation& invocation, const RmiCommand& values) {
   const auto& layout = invocation.context.layout;
   if (values.all == !invocation.arguments.empty()) {
@@ -77,6 +84,7 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
       if (!image) missing_image(layout, word);
       if (values.force) remove_users(invocation, image->id);
       const auto removed = store::remove_image(layout, word, values.force || values.all, images_in_use(layout));
+      tell(invocation, image->id, removed);
       for (const auto& name : removed.untagged) out += fmt::format("Untagged: {}\n", name);
       if (!removed.deleted.empty()) out += fmt::format("Deleted: {}\n", removed.deleted);
     } catch (const Error& error) {
@@ -106,6 +114,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     const bool used = std::find(in_use.begin(), in_use.end(), image.id) != in_use.end();
     if (used || (!values.all && !image.names.empty()) || !filter.matches(image)) continue;
     const auto removed = store::remove_image(layout, image.id, true, in_use);
+    tell(invocation, image.id, removed);
     if (!removed.deleted.empty()) out += removed.deleted + "\n";
   }
   sweep(invocation);
@@ -122,6 +131,7 @@ Action define_rmi(OptionSet& options) {
   options.flag("all,a", values->all, "all images");
   options.flag("force,f", values->force, "also the containers that use the image; do not mind missing images");
   options.flag("ignore,i", values->ignore, "do not mind images that are not there");
+  options.flag("no-prune", values->no_prune, "leave the images that these were made from: they always stay");
   return [values](Invocation& invocation) { return rmi(invocation, *values); };
 }
 

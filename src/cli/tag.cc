@@ -1,5 +1,6 @@
 #include "base/error.h"
 #include "cli/command_actions.h"
+#include "engine/events.h"
 #include "spec/image_name.h"
 #include "store/images.h"
 
@@ -12,7 +13,9 @@ Action define_tag(OptionSet& options) {
     for (size_t i = 1; i < invocation.arguments.size(); ++i) {
       const auto name = spec::parse_local_name(invocation.arguments[i]);
       if (!name.digest.empty()) throw_usage("{}: a tag cannot hold a digest", invocation.arguments[i]);
-      store::tag_image(invocation.context.layout, image, name.tagged().full());
+      const std::string full = name.tagged().full();
+      store::tag_image(invocation.context.layout, image, full);
+      engine::emit_event(invocation.context, "image", "tag", image.id, full);
     }
     return 0;
   };
@@ -27,6 +30,9 @@ Action define_untag(OptionSet& options) {
       names.push_back(spec::parse_local_name(invocation.arguments[i]).tagged().full());
     }
     store::untag_image(invocation.context.layout, image, names);
+    for (const auto& name : names.empty() ? image.names : names) {
+      engine::emit_event(invocation.context, "image", "untag", image.id, name);
+    }
     return 0;
   };
 }

@@ -9,6 +9,7 @@
 #include "base/program_path.h"
 #include "base/text.h"
 #include "engine/context.h"
+#include "engine/events.h"
 #include "engine/image_program.h"
 #include "spec/image_docs.h"
 #include "spec/image_name.h"
@@ -56,6 +57,7 @@ std::vector<store::ImageRecord> run_pull(Context& context, const std::string& na
     const std::string digest = entry.at("digest").get<std::string>();
     auto image = store::image_by_manifest(context.layout, digest);
     if (!image) throw_error("{}: the image was taken away while it was pulled", name);
+    emit_event(context, "image", "pull", image->id, entry.value("name", name));
     images.push_back(std::move(*image));
   }
   if (images.empty()) throw_error("{}: nothing was pulled", name);
@@ -127,6 +129,7 @@ std::vector<std::string> run_load(Context& context, const FileImage& image, cons
   for (const Json& entry : document.at("images")) {
     const std::string name = entry.value("name", "");
     names.push_back(name.empty() ? "sha256:" + entry.value("id", "") : name);
+    emit_event(context, "image", "loadfromarchive", entry.value("id", ""), names.back());
   }
   return names;
 }
@@ -213,9 +216,20 @@ void save_images(Context& context, const std::vector<std::string>& names, const 
   }
   if (options.compress) call.arguments.emplace_back("--compress");
   if (options.multi_image_archive) call.arguments.emplace_back("--multi-image-archive");
+  if (!options.compression_format.empty()) {
+    call.arguments.insert(call.arguments.end(), {"--compression-format", options.compression_format});
+  }
+  if (options.compression_level) {
+    call.arguments.insert(call.arguments.end(), {"--compression-level", std::to_string(*options.compression_level)});
+  }
   call.arguments.emplace_back("--");
   call.arguments.insert(call.arguments.end(), names.begin(), names.end());
   run_image_program(context, call);
+  for (const std::string& name : names) {
+    if (const auto image = store::find_image(context.layout, name)) {
+      emit_event(context, "image", "save", image->id, options.output.empty() ? name : options.output);
+    }
+  }
 }
 
 std::string import_image(Context& context, const ImportOptions& options, const ProgressFn& progress) {
@@ -233,7 +247,9 @@ std::string import_image(Context& context, const ImportOptions& options, const P
   call.arguments.insert(call.arguments.end(), {"--", options.source});
   if (!options.reference.empty()) call.arguments.push_back(options.reference);
   const Json document = parse_result(run_image_program(context, call));
-  return document.at("images").at(0).value("id", "");
+  const std::string id = document.at("images").at(0).value("id", "");
+  emit_event(context, "image", "import", id, options.reference);
+  return id;
 }
 
 std::vector<RegistryAnswer> ask_registries(Context& context, const std::vector<std::string>& names) {

@@ -69,6 +69,8 @@ struct SaveOptions {
   std::string output;                     ///< "" = standard output (archives only)
   bool compress = false;
   bool multi_image_archive = false;
+  std::string compression_format;  ///< gzip or zstd: pack the layers so (oci-archive, oci-dir); "" = as they are kept
+  std::optional<std::int64_t> compression_level;
 };
 /// `kelp save`.
 void save_images(Context& context, const std::vector<std::string>& names, const SaveOptions& options,

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "engine/context.h"
+#include "engine/events.h"
 #include "engine/image_program.h"
 #include "store/layout.h"
 #include "sys/lock.h"
@@ -62,7 +63,10 @@ std::string push_image(Context& context, const std::string& image, const std::st
   if (options.all) call.arguments.emplace_back(*options.all ? "--all=true" : "--all=false");
   call.arguments.insert(call.arguments.end(), {"--", image});
   if (!destination.empty()) call.arguments.push_back(destination);
-  return parse_result(run_image_program(context, call)).at("images").at(0).value("digest", "");
+  const Json result = parse_result(run_image_program(context, call));
+  const Json& pushed = result.at("images").at(0);
+  emit_event(context, "image", "push", pushed.value("id", ""), destination.empty() ? image : destination);
+  return pushed.value("digest", "");
 }
 
 LoginResult login(Context& context, const std::string& registry, const LoginOptions& options) {

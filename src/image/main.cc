@@ -41,7 +41,7 @@ constexpr image::Verb kVerbs[] = {
      &image::verb_commit, false},
     {"untar", "root-fd uid gid", "", &image::verb_untar, false},
     {"verify", "", "", &image::verb_verify, false},
-    {"save", "format o", "compress multi-image-archive", &image::verb_save, false},
+    {"save", "format o compression-format compression-level", "compress multi-image-archive", &image::verb_save, false},
 };
 
 const image::Verb& find_verb(const std::string& name) {

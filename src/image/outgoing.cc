@@ -42,7 +42,9 @@ std::optional<Compression> wanted_compression(const spec::Descriptor& layer, con
     if (options.compression) return options.compression;
     return options.pack_plain ? std::optional(Compression::gzip) : std::nullopt;
   }
-  if (options.force && options.compression && now != *options.compression) return options.compression;
+  if (options.force && options.compression && (options.again || now != *options.compression)) {
+    return options.compression;
+  }
   return std::nullopt;
 }
 
@@ -73,6 +75,13 @@ OutgoingBlob pack_again(const store::Layout& layout, const spec::Descriptor& lay
 }
 
 }  // namespace
+
+bool is_artifact(const spec::ImageManifest& manifest) {
+  const std::string& config = manifest.config.media_type;
+  return (!config.empty() && config != spec::media::kConfig && config != spec::media::kDockerConfig) ||
+         std::any_of(manifest.layers.begin(), manifest.layers.end(),
+                     [](const auto& layer) { return !spec::is_layer_type(layer.media_type); });
+}
 
 void convert_manifest(spec::ImageManifest& manifest, bool docker) {
   manifest.media_type = docker ? spec::media::kDockerManifest : spec::media::kManifest;
@@ -111,11 +120,12 @@ int parse_compression_level(const std::string& text, Compression compression) {
 }
 
 OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& manifest_digest,
-                               const OutgoingOptions& options, Progress& progress) {
+                               const OutgoingOptions& wanted_options, Progress& progress) {
   OutgoingImage image{.manifest = {}, .manifest_text = {}, .digest = DigestName::require(manifest_digest), .blobs = {}};
   image.manifest_text = store::read_blob(layout, image.digest, spec::kMaxDocumentBytes);
   image.manifest = spec::parse_manifest(image.manifest_text, "manifest " + manifest_digest);
   std::vector<spec::Descriptor>& layers = image.manifest.layers;
+  const OutgoingOptions options = is_artifact(image.manifest) ? OutgoingOptions{} : wanted_options;
 
   // Pack what has to be packed, each distinct blob once, several at a time.
   std::vector<size_t> todo;

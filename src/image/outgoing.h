@@ -21,6 +21,7 @@ struct OutgoingOptions {
   std::optional<Compression> compression;  ///< for layers that are kept uncompressed; gzip or zstd
   int level = 0;                           ///< 0 = the format's default
   bool force = false;                      ///< layers of the other compression are packed again, too
+  bool again = false;                      ///< with `force`: also those of this compression (another level)
   bool pack_plain = false;                 ///< uncompressed layers are packed with gzip when `compression` is not given
 };
 
@@ -47,6 +48,10 @@ struct OutgoingImage {
 /// cost    reads no blob unless it has to be packed
 OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& manifest_digest,
                                const OutgoingOptions& options, Progress& progress);
+
+/// Whether a manifest is something else than an image (an attestation, a chart): its blobs are nobody's to unpack or
+/// convert.
+bool is_artifact(const spec::ImageManifest& manifest);
 
 /// The manifest's media types in the words of the other kind. throws UsageError for what v2s2 has no word for
 void convert_manifest(spec::ImageManifest& manifest, bool docker);

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "image/digest.h"
 #include "image/fetch_layer.h"
+#include "image/outgoing.h"
 #include "image/push.h"
 #include "image/signature_policy.h"
 #include "image/verbs.h"
@@ -56,6 +57,7 @@ class Puller {
   void pull_all_tags(const std::vector<spec::ImageName>& candidates);
   Found find_manifest(const std::vector<spec::ImageName>& candidates);
   ResolvedImage resolve(Found& found);
+  bool fetch_artifact(Found& found);
   FetchedManifest choose_manifest(Found& found, std::string& list_digest);
   std::string read_config(Registry& registry, const spec::Descriptor& config);
   void check_free_space(const std::vector<store::ImageLayer>& layers) const;
@@ -153,6 +155,10 @@ std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
       if (!manifest) throw_error("manifest {}: named by the index, but the registry does not have it", entry.digest);
       found.top = std::move(*manifest);
     }
+    if (all && fetch_artifact(found)) {
+      entries.push_back(std::move(entry));
+      continue;
+    }
     const ResolvedImage image = resolve(found);
     fetch(found, image);
     publish_documents(draft_documents(image));
@@ -163,6 +169,33 @@ std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
     entries.push_back(std::move(entry));
   }
   return entries;
+}
+
+/// An entry of an index that is no image (an attestation, a chart, whatever its types are): its blobs are kept as they
+/// are, so that the index goes out whole again. false: it is an image, nothing was done.
+bool Puller::fetch_artifact(Found& found) {
+  const FetchedManifest& manifest = found.top;
+  const std::string what = "manifest " + manifest.digest.str();
+  if (spec::is_index_document(manifest.text, manifest.media_type, what)) return false;
+  const spec::ImageManifest parsed = spec::parse_manifest(manifest.text, what);
+  if (!is_artifact(parsed)) return false;
+  FetchContext context{.layout = layout_,
+                       .registry = *found.registry,
+                       .map = map_,
+                       .progress = progress_,
+                       .unpack = false,
+                       .mutex = {},
+                       .warnings = {}};
+  std::vector<store::ImageLayer> blobs;
+  const auto add = [&](const spec::Descriptor& blob) {
+    blobs.push_back({.diff_id = "", .chain = "", .blob = blob.digest, .size = blob.size, .media_type = ""});
+  };
+  for (const spec::Descriptor& layer : parsed.layers) add(layer);
+  add(parsed.config);
+  check_free_space(blobs);
+  fetch_layers(context, blobs);
+  store::put_blob(layout_, manifest.digest, manifest.text);
+  return true;
 }
 
 void Puller::pull_all_tags(const std::vector<spec::ImageName>& candidates) {

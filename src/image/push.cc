@@ -239,9 +239,10 @@ std::string push_to_files(VerbRequest& request, const store::ImageRecord& image,
   }
   if (!target.reference.empty()) saved.names = {target.reference};
   if (target.transport == "oci") {
-    save_oci_directory(request.layout, {saved}, target.path, request.progress);
+    save_oci_directory(request.layout, {saved}, target.path, {}, request.progress);
   } else {
-    write_archive(target.path, [&](Sink& sink) { save_oci_archive(request.layout, {saved}, sink, request.progress); });
+    write_archive(target.path,
+                  [&](Sink& sink) { save_oci_archive(request.layout, {saved}, sink, {}, request.progress); });
   }
   return image.digest;
 }

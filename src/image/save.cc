@@ -70,31 +70,19 @@ void add_plain_layer(const store::Layout& layout, const store::ImageLayer& layer
   }
 }
 
-/// The image's documents as an OCI layout wants them.
-struct OciDocuments {
-  spec::ImageManifest manifest;
-  std::string manifest_text;
+/// The image as an OCI layout wants it.
+struct OciImage {
+  OutgoingImage out;
   spec::Descriptor descriptor;  ///< of the manifest
 };
 
-OciDocuments oci_documents(const store::Layout& layout, const store::ImageRecord& image) {
-  OciDocuments result;
-  result.manifest_text = store::read_blob(layout, DigestName::require(image.digest), spec::kMaxDocumentBytes);
-  result.manifest = spec::parse_manifest(result.manifest_text, "manifest " + image.digest);
-  if (result.manifest.media_type != spec::media::kManifest) {
-    result.manifest.media_type = spec::media::kManifest;
-    result.manifest.config.media_type = spec::media::kConfig;
-    for (spec::Descriptor& layer : result.manifest.layers) {
-      layer.media_type = ends_with(layer.media_type, "gzip") || ends_with(layer.media_type, ".gz")
-                             ? spec::media::kLayerGzip
-                         : ends_with(layer.media_type, "zstd") ? spec::media::kLayerZstd
-                                                               : spec::media::kLayerTar;
-    }
-    result.manifest_text = spec::print_manifest(result.manifest);
-  }
+OciImage oci_image(const store::Layout& layout, const store::ImageRecord& image, OutgoingOptions packing,
+                   Progress& progress) {
+  packing.format = "oci";
+  OciImage result{.out = prepare_outgoing(layout, image.digest, packing, progress), .descriptor = {}};
   result.descriptor = {.media_type = spec::media::kManifest,
-                       .digest = sha256_of(result.manifest_text).str(),
-                       .size = result.manifest_text.size(),
+                       .digest = result.out.digest.str(),
+                       .size = result.out.manifest_text.size(),
                        .platform = image.platform};
   return result;
 }
@@ -137,13 +125,16 @@ class NewDirectory {
   bool done_ = false;
 };
 
-void copy_blob(const store::Layout& layout, const std::string& digest, const std::string& path) {
-  const Fd blob = store::open_blob(layout, DigestName::require(digest));
-  FdSource source(blob.get(), "blob " + digest);
+void copy_bytes(int blob, const std::string& digest, const std::string& path) {
+  FdSource source(blob, "blob " + digest);
   const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file) throw_errno("make {}", path);
   FdSink sink(file.get(), path);
   copy_all(source, [&](const void* data, size_t size) { sink.write(data, size); });
+}
+
+void copy_blob(const store::Layout& layout, const std::string& digest, const std::string& path) {
+  copy_bytes(store::open_blob(layout, DigestName::require(digest)).get(), digest, path);
 }
 
 }  // namespace
@@ -180,7 +171,7 @@ void save_docker_archive(const store::Layout& layout, const std::vector<SavedIma
 }
 
 void save_oci_archive(const store::Layout& layout, const std::vector<SavedImage>& images, Sink& out,
-                      Progress& progress) {
+                      const OutgoingOptions& packing, Progress& progress) {
   // Owned by the caller, with entries for the directories: skopeo and podman unpack the archive and give each member
   // to its owner, which an ordinary user may do for himself only.
   const std::uint64_t uid = ::geteuid(), gid = ::getegid();
@@ -191,27 +182,28 @@ void save_oci_archive(const store::Layout& layout, const std::vector<SavedImage>
   spec::ImageIndex index;
   std::set<std::string> written;
   for (const SavedImage& saved : images) {
-    const OciDocuments documents = oci_documents(layout, saved.image);
-    std::vector<spec::Descriptor> blobs = documents.manifest.layers;
-    blobs.push_back(documents.manifest.config);
-    for (const spec::Descriptor& blob : blobs) {
-      if (!written.insert(blob.digest).second) continue;
-      progress.layer(blob.digest, blob.size);
-      const Fd file = store::open_blob(layout, DigestName::require(blob.digest));
-      FdSource source(file.get(), "blob " + blob.digest);
+    const OciImage image = oci_image(layout, saved.image, packing, progress);
+    for (const OutgoingBlob& blob : image.out.blobs) {
+      const std::string digest = blob.digest.str();
+      if (!written.insert(digest).second) continue;
+      progress.layer(digest, blob.size);
+      FdSource source(blob.fd(), "blob " + digest);
       HashingSource hashed(source);
-      tar.member(
-          {.name = "blobs/sha256/" + hex_of(blob.digest), .mode = 0644, .uid = uid, .gid = gid, .size = blob.size});
+      tar.member({.name = "blobs/sha256/" + std::string(blob.digest.hex()),
+                  .mode = 0644,
+                  .uid = uid,
+                  .gid = gid,
+                  .size = blob.size});
       copy_all(hashed, [&](const void* data, size_t size) { tar.data(data, size); });
-      if (hashed.digest().str() != blob.digest) {
-        throw Error("blob " + blob.digest + ": damaged").with_hint("pull the image again");
+      if (hashed.digest() != blob.digest) {
+        throw Error("blob " + digest + ": damaged").with_hint("pull the image again");
       }
-      progress.done(blob.digest);
+      progress.done(digest);
     }
-    if (written.insert(documents.descriptor.digest).second) {
-      tar.file("blobs/sha256/" + hex_of(documents.descriptor.digest), documents.manifest_text);
+    if (written.insert(image.descriptor.digest).second) {
+      tar.file("blobs/sha256/" + hex_of(image.descriptor.digest), image.out.manifest_text);
     }
-    for (spec::Descriptor& entry : index_entries(saved, documents.descriptor)) {
+    for (spec::Descriptor& entry : index_entries(saved, image.descriptor)) {
       index.manifests.push_back(std::move(entry));
     }
   }
@@ -220,7 +212,7 @@ void save_oci_archive(const store::Layout& layout, const std::vector<SavedImage>
 }
 
 void save_oci_directory(const store::Layout& layout, const std::vector<SavedImage>& images, const std::string& path,
-                        Progress& progress) {
+                        const OutgoingOptions& packing, Progress& progress) {
   const std::string blobs = path + "/blobs/sha256";
   spec::ImageIndex index;
   if (const auto text = sys::read_small_file(path + "/index.json", spec::kMaxDocumentBytes)) {
@@ -238,17 +230,16 @@ void save_oci_directory(const store::Layout& layout, const std::vector<SavedImag
     if (::rename(temporary.c_str(), target.c_str()) < 0) throw_errno("make {}", target);
   };
   for (const SavedImage& saved : images) {
-    const OciDocuments documents = oci_documents(layout, saved.image);
-    std::vector<spec::Descriptor> all = documents.manifest.layers;
-    all.push_back(documents.manifest.config);
-    for (const spec::Descriptor& blob : all) {
-      progress.layer(blob.digest, blob.size);
-      put(blob.digest, [&](const std::string& file) { copy_blob(layout, blob.digest, file); });
-      progress.done(blob.digest);
+    const OciImage image = oci_image(layout, saved.image, packing, progress);
+    for (const OutgoingBlob& blob : image.out.blobs) {
+      const std::string digest = blob.digest.str();
+      progress.layer(digest, blob.size);
+      put(digest, [&](const std::string& file) { copy_bytes(blob.fd(), digest, file); });
+      progress.done(digest);
     }
-    put(documents.descriptor.digest,
-        [&](const std::string& file) { sys::replace_file(file, documents.manifest_text, 0644); });
-    for (spec::Descriptor& entry : index_entries(saved, documents.descriptor)) {
+    put(image.descriptor.digest,
+        [&](const std::string& file) { sys::replace_file(file, image.out.manifest_text, 0644); });
+    for (spec::Descriptor& entry : index_entries(saved, image.descriptor)) {
       const auto name = entry.annotations.find(kRefName);
       std::erase_if(index.manifests, [&](const spec::Descriptor& old) {
         const auto old_name = old.annotations.find(kRefName);
@@ -304,6 +295,21 @@ void save_plain_directory(const store::Layout& layout, const store::ImageRecord&
 }
 
 namespace {
+
+OutgoingOptions packing_options(const Arguments& arguments, const std::string& format) {
+  OutgoingOptions packing;
+  if (const auto wanted = arguments.value("compression-format")) packing.compression = parse_compression(*wanted);
+  const auto level = arguments.value("compression-level");
+  if (!packing.compression && !level) return packing;
+  if (format != "oci-archive" && format != "oci-dir") {
+    throw UsageError(fmt::format("--format {}: its layers are plain tars", format))
+        .with_hint("--format oci-archive or oci-dir with --compression-format");
+  }
+  packing.force = packing.again = true;
+  if (!packing.compression) packing.compression = Compression::gzip;
+  if (level) packing.level = parse_compression_level(*level, *packing.compression);
+  return packing;
+}
 
 std::vector<SavedImage> choose_images(VerbRequest& request) {
   std::vector<SavedImage> images;
@@ -371,17 +377,18 @@ std::string verb_save(VerbRequest& request) {
   if (request.arguments.flag("multi-image-archive") && format != "docker-archive") {
     throw_usage("--multi-image-archive is for the format docker-archive");
   }
+  const OutgoingOptions packing = packing_options(request.arguments, format);
   if (!archive && output.empty()) throw_usage("--format {}: --output must name a directory", format);
   const store::StoreUse use(request.layout);
   const std::vector<SavedImage> images = choose_images(request);
   if (format == "oci-dir") {
-    save_oci_directory(request.layout, images, output, request.progress);
+    save_oci_directory(request.layout, images, output, packing, request.progress);
   } else if (format == "docker-dir") {
     save_plain_directory(request.layout, images[0].image, output, request.arguments.flag("compress"), request.progress);
   } else {
     write_archive(output, [&](Sink& sink) {
-      const auto save = format == "docker-archive" ? save_docker_archive : save_oci_archive;
-      save(request.layout, images, sink, request.progress);
+      if (format == "docker-archive") return save_docker_archive(request.layout, images, sink, request.progress);
+      save_oci_archive(request.layout, images, sink, packing, request.progress);
     });
   }
   return "";

@@ -44,6 +44,24 @@ def test_what_others_do_to_it(kelp):
     assert past(kelp, "--filter", "event=rename")[0]["Name"] == "d"
 
 
+def test_what_happens_to_images(kelp, place, registry):
+    name = f"{registry.address}/events:1"
+    kelp("tag", "busybox", name)
+    kelp("push", "-q", "--tls-verify=false", name)
+    kelp("save", "-q", "--format", "oci-archive", "-o", place / "a.tar", name)
+    kelp("rmi", name)
+    kelp("pull", "-q", "--tls-verify=false", name)
+    kelp("load", "-q", "-i", place / "a.tar")
+    whole = kelp("image", "inspect", "--format", "{{.Id}}", name).text
+    kelp("untag", name)  # all its names
+    found = [(event["Status"], event["Name"]) for event in past(kelp) if event["Type"] == "image"]
+    assert found[1:] == [("tag", name), ("push", name), ("save", str(place / "a.tar")), ("untag", name), ("pull", name),
+                         ("loadfromarchive", name), ("untag", "localhost/busybox:latest"), ("untag", name)]
+    assert {event["ID"] for event in past(kelp, "--filter", "type=image")} == {whole}
+    kelp("rmi", whole)
+    assert past(kelp, "--filter", "event=remove", "--filter", "type=image")[-1]["ID"] == whole
+
+
 def test_filters(kelp):
     for name in ("one", "two"):
         kelp("run", "--rm", "--name", name, "--label", f"who={name}", *NONE, "busybox", "true")

@@ -251,3 +251,22 @@ def test_owners_outside_the_range_are_named(bare_kelp, place):
     else:
         assert "172761424" in result.err
     assert os.path.isdir(bare_kelp.store)
+
+
+def test_trees_of_all_images(bare_kelp, place):
+    base = images.LayerTar().file("base", "x")
+    for name, layers in (("one", [base]), ("two", [base, images.LayerTar().file("more", "y")])):
+        bare_kelp("load", "-q", "-i", images.Image(layers, {"Cmd": ["/x"]}).write_archive(place / f"{name}.tar",
+                                                                                         f"localhost/{name}:1"))
+    out = bare_kelp("images", "--tree").text
+    assert out.count("Image ID: ") == 2 and out.count("└── ID: ") == 2 and out.count("├── ID: ") == 1
+    assert out.count("Top Layer of: [localhost/one:1]") == 2
+    assert bare_kelp("images", "--tree", "two").text == bare_kelp("image", "tree", "two:1").text
+    bare_kelp.fails("images", "--tree", "-q", says="--tree")
+    bare_kelp("rmi", "--no-prune", "two:1")
+    bare_kelp("image", "exists", "one:1")
+
+
+def test_signatures_are_refused_clearly(bare_kelp):
+    for command in (("trust", "show"), ("trust", "set", "default", "-t", "reject"), ("sign", "busybox")):
+        bare_kelp.fails("image", *command, says="signatures", hint="policy.json")

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import socket
 import subprocess
 
 import pytest
@@ -353,6 +354,102 @@ def test_manifest_lists(bare_kelp, registry, place):
     bare_kelp("manifest", "push", "-q", PLAIN, "--rm", "again", f"{registry.address}/multi-again:1")
     assert remote(f"{registry.address}/multi-again:1")[0]["manifests"] == index["manifests"]
     bare_kelp("manifest", "exists", "again", code=1)
+
+
+def attested_index(place):
+    """An OCI layout whose index names an image and what build tools attach to it: an attestation, and an artifact
+    whose types nobody has heard of."""
+    image = small_image("attested")
+    entry = image.descriptor()
+    blobs = dict(image.blobs)
+
+    def put(data):
+        data = data if isinstance(data, bytes) else json.dumps(data).encode()
+        blobs[digest(data)] = data
+        return {"digest": digest(data), "size": len(data)}
+
+    def manifest(config_type, config, layer_type, layer):
+        return put({"schemaVersion": 2, "mediaType": images.OCI_MANIFEST,
+                    "config": {"mediaType": config_type, **put(config)},
+                    "layers": [{"mediaType": layer_type, **put(layer)}]})
+
+    unknown = {"architecture": "unknown", "os": "unknown"}
+    attestation = manifest(images.OCI_CONFIG, {**unknown, "config": {}, "rootfs": {"type": "layers", "diff_ids": [digest(b"x")]}},
+                           "application/vnd.in-toto+json", {"_type": "statement"})
+    artifact = manifest("application/vnd.example.thing.v3+json", {}, "application/vnd.example.data", noise("a", 70_000))
+    index = put({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [
+        {**entry, "platform": {"architecture": "amd64", "os": "linux"}},
+        {"mediaType": images.OCI_MANIFEST, **attestation, "platform": unknown,
+         "annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+        {"mediaType": images.OCI_MANIFEST, **artifact, "platform": unknown}]})
+    layout = place / "attested"
+    (layout / "blobs/sha256").mkdir(parents=True)
+    for key, data in blobs.items():
+        (layout / "blobs/sha256" / key.split(":")[1]).write_bytes(data)
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
+        {"mediaType": images.OCI_INDEX, **index, "annotations": {images.REF_NAME: "x"}}]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return layout, blobs
+
+
+@pytest.mark.parametrize("convert", [(), ("--compression-format", "zstd", "--force-compression")], ids=["kept", "packed-again"])
+def test_an_index_with_artifacts_keeps_them_without_loss(bare_kelp, registry, place, convert):
+    layout, blobs = attested_index(place)
+    source = f"{registry.address}/attested:1"
+    skopeo("copy", "-q", "--all", "--dest-tls-verify=false", f"oci:{layout}:x", f"docker://{source}")
+    before, _ = remote(source)
+    bare_kelp("manifest", "create", PLAIN, "--all", "again", f"docker://{source}")
+    bare_kelp("store", "gc")
+    bare_kelp("store", "verify")
+    for key, data in blobs.items():
+        path = bare_kelp.store / "blobs/sha256" / key.split(":")[1]
+        assert path.read_bytes() == data if path.exists() else b'"manifests"' in data
+    target = f"{registry.address}/attested-again:1"
+    bare_kelp("manifest", "push", "-q", PLAIN, *convert, "again", target)
+    after, _ = remote(target)
+    assert after["manifests"][1:] == before["manifests"][1:]
+    assert (after["manifests"][0] == before["manifests"][0]) == (not convert)
+    skopeo("copy", "-q", "--all", "--src-tls-verify=false", f"docker://{target}", f"oci:{place}/copied:x")
+
+
+def test_a_registry_on_ipv6(bare_kelp, place):
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        needs.skip("ipv6-loopback")
+    registry = Registry(place / "six", host="[::1]")
+    try:
+        name = load(bare_kelp, small_image("six"), place, f"{registry.address}/six/image:1")
+        bare_kelp("push", "-q", PLAIN, name)
+        there = json.loads(bare_kelp("manifest", "inspect", PLAIN, f"docker://{name}").out)  # skopeo reads no such name
+        bare_kelp("rmi", name)
+        bare_kelp("pull", "-q", PLAIN, name)
+        bare_kelp("save", "-q", "--format", "oci-dir", "-o", place / "out", name)
+        assert json.loads(skopeo("inspect", "--raw", f"oci:{place}/out")) == there
+    finally:
+        registry.stop()
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+@pytest.mark.parametrize("shape", ["oci-archive", "oci-dir"])
+def test_save_packs_again(bare_kelp, place, shape, how):
+    name = load(bare_kelp, small_image("packed", 300_000, compression="none"), place, "localhost/packed:1")
+    sizes = {}
+    for level in ("1", "9"):
+        out = place / f"{how}-{level}"
+        bare_kelp("save", "-q", "--format", shape, "--compression-format", how, "--compression-level", level, "-o", out, name)
+        transport = f"{'oci-archive' if shape == 'oci-archive' else 'oci'}:{out}:{name}"
+        manifest = json.loads(skopeo("inspect", "--raw", transport))
+        assert [layer["mediaType"].rsplit("+")[-1] for layer in manifest["layers"]] == [how]
+        sizes[level] = manifest["layers"][0]["size"]
+        # The same files: another tool unpacks and repacks them to the same diff ids.
+        assert json.loads(skopeo("inspect", "--config", transport))["rootfs"] == small_image(
+            "packed", 300_000, compression="none").config["rootfs"]
+    assert sizes["9"] <= sizes["1"]
+    bare_kelp.fails("save", "-q", "--compression-format", how, "-o", place / "x", name, says="plain tars", hint="oci-archive")
+    bare_kelp.fails("save", "-q", "--format", shape, "--compression-format", how, "--compression-level", "99", "-o",
+                    place / "x", name, says="level")
 
 
 def test_manifest_remove_and_prune(bare_kelp, place):

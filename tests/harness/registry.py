@@ -16,7 +16,7 @@ storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
 http:
-  addr: 127.0.0.1:{port}
+  addr: "{host}:{port}"
 {tls}{auth}"""
 
 
@@ -40,13 +40,13 @@ def make_certificate(directory):
 
 
 class Registry:
-    def __init__(self, directory, tls=False, user=None, password=None, auth_lines=""):
+    def __init__(self, directory, tls=False, user=None, password=None, auth_lines="", host="127.0.0.1"):
         program = needs.find_program("docker-registry")
         if program is None:
             needs.skip("program:docker-registry")
         self.dir = pathlib.Path(directory)
         self.dir.mkdir(parents=True, exist_ok=True)
-        self.tls, self.user, self.password, self.ca = tls, user, password, None
+        self.tls, self.user, self.password, self.ca, self.host = tls, user, password, None, host
         self.port = free_port()
         tls_lines = ""
         if tls:
@@ -57,7 +57,7 @@ class Registry:
             (self.dir / "htpasswd").write_text(done.stdout)
             auth_lines = f"auth:\n  htpasswd: {{realm: test, path: {self.dir / 'htpasswd'}}}\n"
         (self.dir / "config.yml").write_text(
-            CONFIG.format(root=self.dir / "data", port=self.port, tls=tls_lines, auth=auth_lines))
+            CONFIG.format(host=host, root=self.dir / "data", port=self.port, tls=tls_lines, auth=auth_lines))
         self.log = open(self.dir / "log", "wb")
         self.process = subprocess.Popen([program, "serve", str(self.dir / "config.yml")], stdout=self.log,
                                         stderr=self.log, stdin=subprocess.DEVNULL)
@@ -66,7 +66,7 @@ class Registry:
 
     @property
     def address(self):
-        return f"localhost:{self.port}" if self.tls else f"127.0.0.1:{self.port}"
+        return f"localhost:{self.port}" if self.tls else f"{self.host}:{self.port}"
 
     def _wait_ready(self):
         url = f"http{'s' if self.tls else ''}://{self.address}/v2/"
