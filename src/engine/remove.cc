@@ -169,6 +169,11 @@ void sweep_trash(Context& context) {
   finish_removals(context, trash);
   // Most of it belongs to the caller and goes without a namespace; what other ids own needs to be seen from S.
   store::empty_trash(context.layout);
+  // A monitor that has just ended may be at it, too.
+  for (int tries = 0; tries < 10 && !store::sweep(context.layout).empty(); ++tries) {
+    ::usleep(10000);
+    store::empty_trash(context.layout);
+  }
   if (store::sweep(context.layout).empty()) return;
   try {
     in_userns(context, [&] { store::empty_trash(context.layout); });

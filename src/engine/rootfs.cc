@@ -19,6 +19,7 @@
 #include "base/program_path.h"
 #include "base/text.h"
 #include "cgroup/cgroup.h"
+#include "sys/lock.h"
 #include "sys/mount_api.h"
 #include "sys/procfs.h"
 #include "sys/spawn.h"
@@ -256,6 +257,8 @@ void merge_layer(int layer_fd, int target_fd) {
 std::string mount_points_layer(const std::string& layers_dir) {
   std::string path = layers_dir + "/mount-points";
   if (::access(path.c_str(), F_OK) == 0) return path;
+  // A sweep takes this lock exclusively while it looks for what killed programs have left.
+  const sys::FileLock birth = sys::FileLock::shared(layers_dir + "/../locks/layers-tmp");
   const std::string fresh = fmt::format("{}/.tmp-mount-points-{}", layers_dir, ::getpid());
   const mode_t before = ::umask(022);
   Rollback restore;

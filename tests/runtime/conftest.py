@@ -24,6 +24,7 @@ from harness import confine, leaks, needs, programs
 HERE = pathlib.Path(__file__).parent
 RUNTIMES = [name for name in os.environ.get("RUNTIME", "kelp-oci,kelp-oci-nested,crun,runc").split(",") if name]
 MOUNT2 = "kelp-oci-mount2"
+NESTED = ("crun", "kelp-oci-nested", MOUNT2)  # run inside a user namespace that is made for them
 MOUNT2_TESTS = ("test_mounts", "test_rootfs", "test_terminal")
 NEW_MOUNT_CALLS = ("open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr")
 CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID",
@@ -42,7 +43,7 @@ def _exceptions():
 
 def _for_this_role(item):
     """test_cgroup_v2.py is run again by itself, as user and as root, in a pure cgroup v2 view."""
-    if item.get_closest_marker("not_nested") and item.callspec.params.get("runtime_name", "").endswith("-nested"):
+    if item.get_closest_marker("not_nested") and item.callspec.params.get("runtime_name") in NESTED:
         return False
     if item.module.__name__ != "test_cgroup_v2":
         return True
@@ -292,7 +293,7 @@ def _make(name, place, request):
         needs.need("userns")
         needs.need("subids")
     nested = None
-    if name in ("crun", "kelp-oci-nested", MOUNT2) and not os.environ.get("KELP_TEST_V2"):
+    if name in NESTED and not os.environ.get("KELP_TEST_V2"):
         nested = request.getfixturevalue("nested_namespace")
     return Runtime(name, place, nested)
 
