@@ -192,7 +192,7 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
 Action define_images(OptionSet& options) {
   auto values = std::make_shared<ImagesCommand>();
   options.arguments("[IMAGE]", 0, 1, Complete::image);
-  options.flag("all,a", values->all, "also images that have no name").hide();
+  options.flag("all,a", values->all, "all images: none is hidden here");
   options.flag("digests", values->digests, "show the digests of the manifests");
   options.list("filter,f", values->filters, "KEY=VALUE",
                "images that fit: dangling=true, reference=nginx*, label=key, ...");

@@ -25,7 +25,6 @@ struct RmiCommand {
 struct PruneCommand {
   bool all = false, force = false;
   Strings filters;
-  bool external = false;
 };
 
 Strings images_in_use(const store::Layout& layout) {
@@ -118,7 +117,6 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     if (!removed.deleted.empty()) out += removed.deleted + "\n";
   }
   sweep(invocation);
-  if (values.external) engine::collect_garbage(invocation.context, true);
   print(out);
   return 0;
 }
@@ -138,8 +136,6 @@ Action define_rmi(OptionSet& options) {
 Action define_image_prune(OptionSet& options) {
   auto values = std::make_shared<PruneCommand>();
   options.flag("all,a", values->all, "all images that no container uses, not only those without a name");
-  options.flag("external", values->external,
-               "also unpacked layers that no container stands on; they come back from their blobs");
   options.flag("force,f", values->force, "do not ask");
   options.list("filter", values->filters, "KEY=VALUE", "only images that fit: label, until, ...");
   return [values](Invocation& invocation) { return prune(invocation, *values); };

@@ -28,7 +28,7 @@ namespace kelp::cli {
 namespace {
 
 struct PruneCommand {
-  bool all = false, force = false, volumes = false, external = false;
+  bool all = false, force = false, volumes = false;
   Strings filters;
 };
 struct CheckCommand {
@@ -115,7 +115,6 @@ int prune(Invocation& invocation, const PruneCommand& values) {
   add_list(out, "Deleted Containers", prune_containers(invocation, values.filters, bytes));
   if (values.volumes) add_list(out, "Deleted Volumes", prune_volumes(invocation, values.filters));
   add_list(out, "Deleted Images", prune_images(invocation, values, bytes));
-  if (values.external) bytes += engine::collect_garbage(invocation.context, true).bytes;
   engine::emit_event(invocation.context, "system", "prune", "", "");
   print(out + fmt::format("Total reclaimed space: {}\n", human_size_short(bytes)));
   return 0;
@@ -178,8 +177,6 @@ int migrate(Invocation& invocation) {
 Action define_system_prune(OptionSet& options) {
   auto values = std::make_shared<PruneCommand>();
   options.flag("all,a", values->all, "all images that no container uses, not only those without a name");
-  options.flag("external", values->external,
-               "also unpacked layers that no container stands on; they come back from their blobs");
   options.flag("force,f", values->force, "do not ask");
   options.flag("volumes", values->volumes, "volumes that no container uses, too");
   options.list("filter", values->filters, "KEY=VALUE", "only what fits: label, label!, until");

@@ -107,8 +107,6 @@ void finish_removals(Context& context, const std::vector<std::string>& trash) {
   }
 }
 
-}  // namespace
-
 /// Run directories of containers that are gone in every other way: their monitor was killed at the last moment.
 void sweep_run_directories(Context& context) {
   for (const std::string& id : store::run_directories(context.layout)) {
@@ -120,6 +118,8 @@ void sweep_run_directories(Context& context) {
     ::unlink(path.c_str());
   }
 }
+
+}  // namespace
 
 void remove_container(Context& context, const ContainerRecord& record, const RemoveOptions& options) {
   for (const ContainerRecord& other : dependents(context, record)) {
@@ -169,14 +169,16 @@ void sweep_trash(Context& context) {
   finish_removals(context, trash);
   // Most of it belongs to the caller and goes without a namespace; what other ids own needs to be seen from S.
   store::empty_trash(context.layout);
-  // A monitor that has just ended may be at it, too.
-  for (int tries = 0; tries < 10 && !store::sweep(context.layout).empty(); ++tries) {
-    ::usleep(10000);
-    store::empty_trash(context.layout);
-  }
   if (store::sweep(context.layout).empty()) return;
   try {
-    in_userns(context, [&] { store::empty_trash(context.layout); });
+    in_userns(context, [&] {
+      store::empty_trash(context.layout);
+      // A monitor that has just ended may be at it, too.
+      for (int tries = 0; tries < 10 && !store::sweep(context.layout).empty(); ++tries) {
+        ::usleep(10000);
+        store::empty_trash(context.layout);
+      }
+    });
   } catch (const Error& error) {
     log::debug("the trash could not be emptied: {}", error.what());  // the next command tries again
   }

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -118,10 +117,7 @@ LayeredRoot::LayeredRoot(const std::vector<std::string>& directories) {
 std::optional<LayeredRoot::Entry> LayeredRoot::find_in_one(std::string_view path) const {
   Fd fd(sys::try_open_in_root(roots_.front().get(), path, O_PATH));
   struct stat info {};
-  if (!fd || ::fstat(fd.get(), &info) < 0 || (S_ISCHR(info.st_mode) && info.st_rdev == 0)) return std::nullopt;
-  if (S_ISREG(info.st_mode) && info.st_size == 0 &&
-      ::getxattr(fmt::format("/proc/self/fd/{}", fd.get()).c_str(), "user.overlay.whiteout", nullptr, 0) >= 0)
-    return std::nullopt;
+  if (!fd || ::fstat(fd.get(), &info) < 0 || sys::is_whiteout(fd.get())) return std::nullopt;
   return Entry{std::move(fd), S_ISDIR(info.st_mode), info.st_mode};
 }
 

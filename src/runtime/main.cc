@@ -9,12 +9,18 @@
 /// The seven steps of ARCHITECTURE.md:
 ///
 ///     1  bundle           bundle.cc (spec/runtime_config.cc parses, spec/validate.cc checks)
+///
 ///     2  namespaces       plan_namespaces.cc, first_process.cc; net_devices.cc
+///
 ///     3  cgroup           the layer cgroup, by make_group() of create.cc
+///
 ///     4  root filesystem  rootfs.cc, attach_root(): the bundle's own
-///     5  inside of it     plan_mounts.cc, rootfs.cc, devices.cc, terminal.cc; node_settings.cc (sysctls, names,
-///     limits) 6  privileges       privileges.cc, seccomp.cc (seccomp_cache.cc, bpf_ranges.cc) 7  exec payload.cc;
-///     start_gate.cc between create and start; hooks.cc at their moments
+///
+///     5  inside of it     plan_mounts.cc, rootfs.cc, devices.cc, terminal.cc; node_settings.cc
+///
+///     6  privileges       privileges.cc, seccomp.cc (seccomp_cache.cc, bpf_ranges.cc)
+///
+///     7  exec             payload.cc; start_gate.cc between create and start; hooks.cc
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <unistd.h>

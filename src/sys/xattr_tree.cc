@@ -361,12 +361,23 @@ void remove_tree_at(int dirfd, const char* name) {
 
 void remove_tree(const std::string& path) { remove_tree_at(AT_FDCWD, path.c_str()); }
 
+namespace {
+bool is_empty_file(const struct stat& info) { return S_ISREG(info.st_mode) && info.st_size == 0; }
+bool is_marked(const std::string& path) { return ::getxattr(path.c_str(), "user.overlay.whiteout", nullptr, 0) >= 0; }
+}  // namespace
+
 bool is_whiteout_at(int dirfd, const char* name) {
   struct stat info {};
   if (::fstatat(dirfd, name, &info, AT_SYMLINK_NOFOLLOW) < 0) return false;
   if (S_ISCHR(info.st_mode)) return info.st_rdev == 0;
-  if (!S_ISREG(info.st_mode) || info.st_size != 0) return false;
-  return ::lgetxattr((fd_path(dirfd) + "/" + name).c_str(), "user.overlay.whiteout", nullptr, 0) >= 0;
+  return is_empty_file(info) && is_marked(fd_path(dirfd) + "/" + name);
+}
+
+bool is_whiteout(int fd) {
+  struct stat info {};
+  if (::fstat(fd, &info) < 0) return false;
+  if (S_ISCHR(info.st_mode)) return info.st_rdev == 0;
+  return is_empty_file(info) && is_marked(fd_path(fd));
 }
 
 void make_whiteout_at(int dirfd, const char* name) {

@@ -22,6 +22,7 @@ inline constexpr const char* kOpaqueFile = ".wh..wh..opq";
 /// whiteout: character device 0:0, or (where the layer lies on an overlay, which takes none) an empty file with
 /// user.overlay.whiteout. source: kernel, overlayfs.rst
 bool is_whiteout_at(int dirfd, const char* name);
+bool is_whiteout(int fd);  ///< fd may be O_PATH
 void make_whiteout_at(int dirfd, const char* name);
 bool is_opaque(int dirfd);
 void make_opaque(int dirfd);

@@ -1,5 +1,6 @@
 """Nothing is left. Every test's teardown looks for processes, mounts, sockets, files; these make it hard on purpose."""
 
+import json
 import os
 import signal
 import subprocess
@@ -117,3 +118,14 @@ def test_a_hundred_idle_containers(kelp):
         private = sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
         assert private < 100, f"{private} K private in monitor {pid}\n{text}"
     kelp("rm", "-f", "-a", "-t", "0", timeout=120)
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["nothing", "directory"])
+def test_monitor_holds_no_mounts_of_the_host(kelp, place, mounted):
+    """It holds the container's mount namespace a little longer, but not where somebody may wait to unmount what is in it."""
+    options = ["-v", f"{place}:/in"] if mounted else []
+    kelp("run", "-d", "--name", "c", *NONE, *options, "busybox", "sleep", "100")
+    state = json.loads(next(kelp.run_dir.glob("*/state.json")).read_text())
+    directory = f"/proc/{state['monitor_pid']}/fd"
+    held = [os.readlink(f"{directory}/{fd}") for fd in os.listdir(directory)]
+    assert any(link.startswith("mnt:[") for link in held) == (not mounted), held

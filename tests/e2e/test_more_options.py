@@ -150,19 +150,6 @@ def test_subuidname(kelp):
     kelp.fails("run", "--rm", "--subgidname", "somebody-else", "--userns", "host", "busybox", "true", says="exclude")
 
 
-@pytest.mark.parametrize("command", [("system", "prune", "-f"), ("image", "prune", "-f")], ids=["system", "image"])
-def test_prune_external(kelp, command):
-    def layers():
-        return [path for path in (kelp.store / "layers").iterdir() if len(path.name) == 64]
-
-    kelp("run", "--rm", *NONE, "busybox", "true")
-    kelp(*command)
-    assert layers()
-    kelp(*command, "--external")
-    assert not layers()
-    assert kelp("run", "--rm", *NONE, "busybox", "echo", "back").text == "back"
-
-
 def test_completion_prints_the_scripts(bare_kelp, place):
     from harness import programs
     for shell, name in (("bash", "kelp.bash"), ("zsh", "_kelp"), ("fish", "kelp.fish")):

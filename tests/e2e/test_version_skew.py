@@ -306,9 +306,6 @@ def test_every_record_has_a_version(kelp):
     assert len(found) >= 4
     for path in found:
         assert json.loads(path.read_text()).get("schema") == 1, path
-    plan = next(kelp.run_dir.glob("*/monitor.plan"), None)
-    if plan:
-        assert plan.read_bytes().startswith(b"version=1\0")
     kelp("kill", "c")
     kelp("wait", "c")
     ended = until("exit.json", lambda: list(kelp.store.glob("containers/*/exit.json")))
