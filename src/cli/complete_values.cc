@@ -71,12 +71,9 @@ Candidates programs(const std::string& begin) {
 
 enum class State { any, running, stopped, paused };
 
-/// A frozen group says so in a file.
 bool is_paused(const store::Layout& layout, std::string_view id) {
   const auto state = store::read_run_state(layout, id);
-  if (!state || state->cgroup.empty()) return false;
-  return sys::read_small_file("/sys/fs/cgroup" + state->cgroup + "/cgroup.events").value_or("").find("frozen 1") !=
-         std::string::npos;
+  return state && store::is_paused(*state);
 }
 
 /// Ids of the containers that run, sorted: a state file in the run directory.

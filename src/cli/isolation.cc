@@ -25,7 +25,7 @@ int isolation(Invocation& invocation, const IsolationCommand& values) {
     // --all means those of which there is something to tell.
     if (values.choice.all && store::status(invocation.context.layout, chosen.record).status == store::Status::created)
       return;
-    reports.push_back(Json::parse(engine::isolation_of(invocation.context, chosen.record).dump()));
+    reports.push_back(engine::isolation_of(invocation.context, chosen.record));
   });
   print(render_objects(values.format, reports));
   if (code != 0) return code;
@@ -44,9 +44,7 @@ Action define_isolation(OptionSet& options) {
   options.text("format,f", values->format, "FORMAT", "json, or a Go template for each container");
   options.describe(
       "Shows what a container can see (namespaces), use (limits) and touch (user, capabilities, system calls, mounts, "
-      "devices, ports), and where it is looser than --hardened makes it. Exits with 0 when it is nowhere, with 1 when "
-      "it "
-      "is somewhere.",
+      "devices, ports), and where it is looser than --hardened makes it. Exits with 1 when it is so anywhere.",
       "kelp isolation web\nkelp isolation --all --format '{{.Name}}: {{len .Deviations}}'");
   return [values](Invocation& invocation) { return isolation(invocation, *values); };
 }

@@ -34,19 +34,6 @@ bool alive(int pid, std::uint64_t start) {
   }
 }
 
-bool frozen(const RunState& run) {
-  if (!run.cgroup.empty()) {
-    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-      const auto text = sys::try_read_file(mount + run.cgroup + "/cgroup.freeze");
-      if (text) return trim(*text) == "1";
-    }
-    return false;
-  }
-  // Without a cgroup the processes are stopped one by one.
-  const auto stat = sys::read_stat(run.pid);
-  return stat && stat->state == 'T';
-}
-
 /// The monitor writes {"Status":"healthy",…: nothing else is read for a listing.
 std::string read_health(const std::string& path) {
   constexpr std::string_view kBegin = "{\"Status\":\"";
@@ -68,6 +55,19 @@ std::optional<T> read_json(const std::string& path, Parse parse) {
 }
 
 }  // namespace
+
+bool is_paused(const RunState& run) {
+  if (!run.cgroup.empty()) {
+    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      const auto text = sys::try_read_file(mount + run.cgroup + "/cgroup.freeze");
+      if (text) return trim(*text) == "1";
+    }
+    return false;
+  }
+  // Without a cgroup the processes are stopped one by one.
+  const auto stat = sys::read_stat(run.pid);
+  return stat && stat->state == 'T';
+}
 
 const char* status_name(Status status) noexcept {
   switch (status) {
@@ -133,7 +133,7 @@ ContainerStatus status(const Layout& layout, const ContainerRecord& record) {
     if (run->pid == 0) {
       status.status = status.last_exit ? Status::exited : Status::created;
     } else if (alive(run->pid, run->pid_start)) {
-      status.status = frozen(*run) ? Status::paused : Status::running;
+      status.status = is_paused(*run) ? Status::paused : Status::running;
     } else {
       status.status = ended ? Status::exited : Status::stopping;
     }

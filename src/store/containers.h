@@ -64,6 +64,8 @@ void refuse_newer_state(const Layout& layout, std::string_view id);
 /// The same for the exit of a container that has ended: a start would write another one over it.
 void refuse_newer_exit(const Layout& layout, std::string_view id);
 std::optional<RunState> read_run_state(const Layout& layout, std::string_view id);
+/// Its group is frozen, or its process stopped where it has none.
+bool is_paused(const RunState& run);
 std::optional<ExitRecord> read_exit_record(const Layout& layout, std::string_view id);
 /// For the programs that write it without a JSON library: tests, and starts that fail before a monitor exists.
 void write_exit_record(const Layout& layout, std::string_view id, const ExitRecord& exit);
