@@ -9,12 +9,16 @@ import pytest
 
 from harness import images, needs, programs
 from harness.registry import free_port
+from harness.waiting import until
 
 NONE = ("--network", "none")
 
 
 def snapshot(kelp):
-    """Every file of the store with its size and time; locks and what a lookup may cache left out."""
+    """Every file of the store with its size; locks and what a lookup may cache left out. Of an earlier container with
+    --rm the end is told before its directory is removed: the trash must be empty first, without a further command."""
+    trash = kelp.store / "trash"
+    until("an empty trash", lambda: not (trash.is_dir() and os.listdir(trash)), 60)
     found = {}
     for directory, names, files in os.walk(kelp.store):
         for name in names + files:
