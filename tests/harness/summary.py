@@ -6,14 +6,22 @@ import sys
 import xml.etree.ElementTree
 
 
+def reason(problem):
+    """What pytest or doctest says of a failure, in one line that is short enough for the end of a log."""
+    lines = [problem.get("message") or "", *(problem.text or "").splitlines()]
+    said = " | ".join(line.strip() for line in lines if line.strip())
+    return said if len(said) <= 600 else f"{said[:400]} […] {said[-200:]}"
+
+
 def main(directory):
     passed, failed, skipped = 0, [], {}
     for record in sorted(pathlib.Path(directory).glob("*.xml")):
         for case in xml.etree.ElementTree.parse(record).iter("testcase"):
             name = f"{record.stem}: {case.get('classname')} {case.get('name')}"
             skip = case.find("skipped")
-            if case.find("failure") is not None or case.find("error") is not None:
-                failed.append(name)
+            problems = [*case.iter("failure"), *case.iter("error")]
+            if problems:
+                failed.append(f"{name}: {reason(problems[0])}")
             elif skip is not None:
                 skipped.setdefault(skip.get("message") or "skipped", []).append(name)
             else:

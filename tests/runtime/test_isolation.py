@@ -525,6 +525,7 @@ def test_reused_pid_is_left_alone(oci):
     assert pid_key in state and time_key in state, state.keys()
     os.kill(state[pid_key], signal.SIGKILL)
     oci.wait_status("stopped")
+    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # the kernel tells start times in ticks; a number is not reused within one
     bystander = subprocess.Popen(["sleep", "100"])
     try:
         state[pid_key] = bystander.pid
