@@ -91,8 +91,10 @@ void change(const std::string& path, std::uint64_t set, std::uint64_t clear) {
     throw_errno("set the attributes of a mount");
 }
 
+/// The mount that a path leads to; -1 where it leads nowhere.
 int mount_id(const std::string& path) {
   const Fd fd(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!fd && (errno == ENOENT || errno == ENOTDIR)) return -1;
   if (!fd) throw_errno("open {}", path);
   const std::string info = read_file(fmt::format("/proc/self/fdinfo/{}", fd.get()));
   const size_t at = info.find("mnt_id:");
@@ -121,11 +123,16 @@ std::vector<std::string> mounts_below(const std::string& path) {
         ids.push_back(mount.id);
         paths.push_back(mount.mount_point);
       }
-  // Over "/" lies a tree that is listed and that no path leads into. (A mount that another one of the tree covers is
-  // out of reach, too, for everybody.)
-  for (const std::string& below : paths)
-    if (std::find(ids.begin(), ids.end(), mount_id(below)) == ids.end()) refuse();
-  return paths;
+  // Over "/" lies a tree that is listed and that no path leads into. A mount that another one of the tree covers is out
+  // of reach, too, for everybody: its path leads into the other one, or nowhere.
+  std::vector<std::string> reached;
+  for (std::string& below : paths) {
+    const int id = mount_id(below);
+    if (id == -1) continue;
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) refuse();
+    reached.push_back(std::move(below));
+  }
+  return reached;
 }
 
 unsigned long super_flag(const std::string& option) {

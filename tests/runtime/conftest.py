@@ -25,7 +25,7 @@ HERE = pathlib.Path(__file__).parent
 RUNTIMES = [name for name in os.environ.get("RUNTIME", "kelp-oci,kelp-oci-nested,crun,runc").split(",") if name]
 MOUNT2 = "kelp-oci-mount2"
 NESTED = ("crun", "kelp-oci-nested", MOUNT2)  # run inside a user namespace that is made for them
-MOUNT2_TESTS = ("test_mounts", "test_rootfs", "test_terminal")
+MOUNT2_TESTS = ("test_mounts", "test_namespaces", "test_rootfs", "test_terminal")
 NEW_MOUNT_CALLS = ("open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr")
 CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID",
         "CAP_SYS_CHROOT"]
