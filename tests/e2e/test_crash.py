@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import images, leaks, needs, processes, programs
+from harness import images, leaks, needs, processes, programs, waiting
 
 NONE = ("--network", "none")
 FULL = bool(os.environ.get("KELP_TEST_FULL"))
@@ -131,11 +131,11 @@ def kelp_id(kelp):
 
 
 def _settle(held, seconds=1.5):
-    end = time.monotonic() + seconds
+    limit = waiting.Limit(seconds)
     while True:
         processes.reap_orphans()
         left = [p for p in processes.descendants() if p[1] != "Z" and p[0] not in held]
-        if not left or time.monotonic() > end:
+        if not left or limit.over():
             return left
         time.sleep(0.01)
 

@@ -6,7 +6,7 @@ import pathlib
 import stat
 import time
 
-from . import processes
+from . import processes, waiting
 
 
 def mounts_below(directory):
@@ -73,10 +73,10 @@ def store_leftovers(kelp):
 def lasting_leftovers(kelp, accepted=(), seconds=1.0):
     """Those that are still there after the time in which a monitor, which tells the exit first, clears up. Paths with
     one of the accepted parts do not count."""
-    end = time.monotonic() + seconds
+    limit = waiting.Limit(seconds)
     while True:
         found = [path for path in store_leftovers(kelp) if not any(part in path for part in accepted)]
-        if not found or time.monotonic() > end:
+        if not found or limit.over():
             return found
         time.sleep(0.01)
 
@@ -90,7 +90,7 @@ class Baseline:
     def check(self, kelps, seconds=1.0):
         """Returns what is left, as lines; "" when all is clean. Everything must be gone within the given time."""
         keep = {child.pid for kelp in kelps for child in kelp.children}
-        end = time.monotonic() + seconds
+        limit = waiting.Limit(seconds)
         left = processes.wait_gone(seconds, keep)
         lines = [f"process {processes.describe(pid)} ({name}, {state})" for pid, state, name in left]
         while True:
@@ -100,7 +100,7 @@ class Baseline:
             for kelp in kelps:
                 rest += [f"temporary file {path}" for path in kelp.temporary.iterdir()]
                 rest += [f"left in the store: {path}" for path in store_leftovers(kelp)]
-            if not rest or time.monotonic() > end:
+            if not rest or limit.over():
                 return "\n".join(lines + rest)
             time.sleep(0.02)
 

@@ -8,6 +8,8 @@ import ctypes
 import os
 import time
 
+from . import waiting
+
 _PR_SET_CHILD_SUBREAPER = 36
 _expected = set()
 
@@ -75,11 +77,11 @@ def describe(pid):
 
 def wait_gone(seconds, keep=()):
     """Waits until no unregistered descendant lives; returns those that do."""
-    end = time.monotonic() + seconds
+    limit = waiting.Limit(seconds)
     while True:
         reap_orphans(keep)
         left = [p for p in descendants() if p[1] != "Z" and p[0] not in keep]
-        if not left or time.monotonic() > end:
+        if not left or limit.over():
             return left
         time.sleep(0.01)
 

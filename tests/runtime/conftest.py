@@ -208,7 +208,7 @@ class Runtime:
     def write_config(self):
         (self.bundle / "config.json").write_text(json.dumps(self.config))
 
-    def __call__(self, *args, code=0, timeout=30, stdin=None, pass_fds=(), env=None):
+    def __call__(self, *args, code=0, timeout=120, stdin=None, pass_fds=(), env=None):
         """The runtime's own command line. code None: any."""
         argv = [*self.base, *map(str, args)]
         done = subprocess.Popen(argv, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
@@ -243,13 +243,13 @@ class Runtime:
         self.started.append(id)
         with open(self.place / "out", "w") as out, open(self.place / "err", "w") as err:
             done = subprocess.run([*self.base, "create", *map(str, args), "--bundle", str(self.bundle), id], stdout=out,
-                                  stderr=err, stdin=subprocess.DEVNULL, env=self.env, cwd=self.bundle, timeout=30)
+                                  stderr=err, stdin=subprocess.DEVNULL, env=self.env, cwd=self.bundle, timeout=120)
         assert done.returncode == 0, (self.place / "err").read_text()
 
     def start(self, id="c1"):
         self("start", id)
 
-    def output(self, text=None, timeout=10):
+    def output(self, text=None, timeout=60):
         """stdout of a created container, once it holds `text`."""
         end = time.monotonic() + timeout
         while True:
@@ -262,7 +262,7 @@ class Runtime:
     def state(self, id="c1"):
         return json.loads(self("state", id).out)
 
-    def wait_status(self, status, id="c1", timeout=10):
+    def wait_status(self, status, id="c1", timeout=60):
         end = time.monotonic() + timeout
         while self.state(id)["status"] != status:
             assert time.monotonic() < end, self.state(id)
@@ -272,7 +272,7 @@ class Runtime:
     def exec_detached(self, *probe, id="c1"):
         """A process that goes on; nothing of ours may be its stdout, or we would wait for its end."""
         subprocess.run([*self.base, "exec", "--detach", id, "/probe", *probe], env=self.env, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=30)
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=120)
 
     def exec(self, *probe, id="c1", args=(), **keywords):
         return self("exec", *args, id, "/probe", *probe, **keywords)
