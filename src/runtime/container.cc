@@ -285,7 +285,7 @@ Fd Container::pidfd(const Record& record) const {
   try {
     fd = sys::pidfd_open(record.pid);
   } catch (const SysError& error) {
-    if (error.code() == ESRCH || error.code() == EINVAL) return Fd();
+    if (error.code() == ESRCH) return Fd();
     throw;
   }
   // The pidfd pins the process; only now its start time tells whether it is ours.

@@ -128,7 +128,11 @@ void run_child(int (*body)(void*), void* context) noexcept {
 
 Fd pidfd_open(pid_t pid) {
   const long fd = ::syscall(SYS_pidfd_open, pid, 0);
-  if (fd < 0) throw_errno("open process {}", pid);
+  if (fd < 0) {
+    // The number may by now be a thread's: EINVAL, since Linux 6.9 ENOENT. Then there is no such process either.
+    if (pid > 0 && (errno == EINVAL || errno == ENOENT)) errno = ESRCH;
+    throw_errno("open process {}", pid);
+  }
   return Fd(static_cast<int>(fd));
 }
 

@@ -67,7 +67,7 @@ Child clone_child(std::uint64_t clone_flags, Fn&& body, const CloneOptions& opti
                     const_cast<void*>(static_cast<const void*>(&body)));
 }
 
-/// pidfd of a process; throws SysError(ESRCH) when it is gone.
+/// pidfd of a process; throws SysError(ESRCH) when it is gone, also when its number is a thread's now.
 Fd pidfd_open(pid_t pid);
 /// true until the process has ended (a zombie counts as ended, whether it was reaped or not).
 bool pidfd_alive(int pidfd) noexcept;

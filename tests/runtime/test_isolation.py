@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 
@@ -514,8 +515,31 @@ STATE_OF = {"kelp-oci": ("state.json", "pid", "start_time"), "crun": ("status", 
             "runc": ("state.json", "init_process_pid", "init_process_start")}
 
 
-def test_reused_pid_is_left_alone(oci):
-    """The container has died and another process has got its number: nothing reaches that one."""
+def start_ticks(pid):
+    """Field 22 of /proc/PID/stat; see proc(5)."""
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+
+
+A_THREAD = "import threading as t, time; t.Thread(target=time.sleep, args=(1000,)).start(); print(t.enumerate()[1].native_id)"
+
+
+def bystander_after(ticks, kind):
+    """(process, number) of a process, or of a second thread of one, that began in a later clock tick (10 ms). The kernel
+    cannot give a number away again within one, since all others come first; a test, which claims that it did, can be
+    that quick."""
+    while True:
+        process = subprocess.Popen([sys.executable, "-u", "-c", A_THREAD] if kind == "thread" else ["sleep", "1000"],
+                                   stdout=subprocess.PIPE, text=True)
+        number = int(process.stdout.readline()) if kind == "thread" else process.pid
+        if start_ticks(number) > ticks:
+            return process, number
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_reused_pid_is_left_alone(oci, kind):
+    """The container has died and another process, or a thread of one, has got its number: nothing reaches that one."""
     oci.create("wait")
     oci.start()
     oci.output("ready")
@@ -525,10 +549,8 @@ def test_reused_pid_is_left_alone(oci):
     assert pid_key in state and time_key in state, state.keys()
     os.kill(state[pid_key], signal.SIGKILL)
     oci.wait_status("stopped")
-    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # the kernel tells start times in ticks; a number is not reused within one
-    bystander = subprocess.Popen(["sleep", "100"])
+    bystander, state[pid_key] = bystander_after(int(state[time_key]), kind)
     try:
-        state[pid_key] = bystander.pid
         path.write_text(json.dumps(state))
         assert oci.state()["status"] == "stopped"
         for words in (("kill", "c1", "KILL"), ("kill", "--all", "c1", "KILL"), ("exec", "c1", "/probe", "echo", "inside"),
