@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "base/error.h"
+#include "base/failure.h"
 #include "base/text.h"
 
 namespace kelp::log {
@@ -74,6 +75,21 @@ void write(Level level, std::string_view text) noexcept {
     }
     write_all(g_sink.fd, line);
   } catch (...) {  // out of memory while logging: the record is lost, the work goes on
+  }
+}
+
+void failure(std::string_view text, std::string_view hint) noexcept {
+  if (!enabled(Level::error)) return;
+  try {
+    if (g_sink.format == Format::text) {
+      write(Level::error, text);
+      if (!hint.empty()) write_all(g_sink.fd, fmt::format("hint: {}\n", printable(hint)));
+      return;
+    }
+    const std::string member = hint.empty() ? "" : fmt::format("\"hint\":{},", json_quote(hint));
+    write_all(g_sink.fd, fmt::format("{{\"level\":\"error\",\"msg\":{},{}\"time\":\"{}\"}}\n", json_quote(text), member,
+                                     timestamp()));
+  } catch (...) {  // as in write()
   }
 }
 

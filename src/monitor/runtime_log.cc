@@ -82,10 +82,8 @@ RuntimeWords parse_runtime_log(std::string_view text) {
     std::string message(trim(member(line, "msg")));
     if (message.empty()) continue;
     if (level == "error" || level == "fatal" || level == "panic") {
-      if (starts_with(message, "hint: "))
-        words.hint = message.substr(6);
-      else
-        words.error = std::move(message);
+      words.error = std::move(message);
+      words.hint = member(line, "hint");
     } else if (level == "warning" || level == "warn") {
       words.warnings.push_back(std::move(message));
     }

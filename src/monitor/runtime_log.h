@@ -11,10 +11,10 @@ namespace kelp::monitor {
 /// What an OCI runtime wrote with --log-format json.
 struct RuntimeWords {
   std::string error;  ///< the last error, "" = none
-  std::string hint;   ///< of kelp-oci
+  std::string hint;   ///< of the same record, from kelp-oci alone; "" = none
   std::vector<std::string> warnings;
 };
-/// Takes "level" and "msg" out of lines of JSON objects, as kelp-oci, runc and crun write them; other lines are
+/// Takes "level", "msg" and "hint" out of lines of JSON objects, as kelp-oci, runc and crun write them; other lines are
 /// skipped.
 RuntimeWords parse_runtime_log(std::string_view text);
 

@@ -28,6 +28,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/failure.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "kelp_config.h"
@@ -183,15 +184,10 @@ int dispatch(char** argv, const Options& options) {
 
 void report(const Error& error, bool log_is_file) {
   log::divert(nullptr, nullptr);
-  log::error("{}", error.message());
-  if (log_is_file) {
-    log::set_sink({.fd = STDERR_FILENO, .level = log::Level::warn, .format = log::Format::text, .program = "kelp-oci"});
-    log::error("{}", error.message());
-  }
-  if (!error.hint().empty() && log::sink().format == log::Format::text) {
-    const std::string line = "hint: " + error.hint() + "\n";
-    (void)!::write(log::sink().fd, line.data(), line.size());
-  }
+  log::failure(error.message(), error.hint());
+  if (!log_is_file) return;
+  log::set_sink({.fd = STDERR_FILENO, .level = log::Level::warn, .format = log::Format::text, .program = "kelp-oci"});
+  log::failure(error.message(), error.hint());
 }
 
 }  // namespace

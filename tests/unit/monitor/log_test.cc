@@ -85,4 +85,10 @@ TEST_CASE("what runtimes say in their logs") {
   CHECK(runc.error == "runc create failed: exec: \"x\": permission denied\xc3\xa9");
   CHECK(exit_code_of_words(runc.error) == 126);
   CHECK(exit_code_of_words("something else") == 125);
+  CHECK(runc.hint.empty());
+  const auto ours =
+      parse_runtime_log(R"({"level":"error","msg":"say \"hint\": not this","hint":"printf 'a\\nb'","time":"t"})"
+                        "\n");
+  CHECK(ours.error == "say \"hint\": not this");
+  CHECK(ours.hint == "printf 'a\\nb'");
 }
