@@ -114,8 +114,8 @@ Leaf make_leaf(const std::string& cgroups_path, const std::string& id, const spe
 Fd open_group(const std::string& path);
 /// Writes limits to an existing group (update).
 void apply_limits(const std::string& path, const spec::Resources& resources);
-/// Weights count among siblings, and the siblings of a container's leaf are not the leaves of other containers: X gets
-/// them as well. What the kernel does not have was refused, or not, at the leaf.
+/// Weights and protected memory count among siblings, and the siblings of a container's leaf are not the leaves of
+/// other containers: X gets them as well. What the kernel does not have was refused, or not, at the leaf.
 void share_weights(const std::string& x, const spec::Resources& resources) noexcept;
 
 // ---- acting on a group

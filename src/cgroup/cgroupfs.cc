@@ -122,6 +122,12 @@ bool used_by_v1(const std::string& controller) {
   return false;
 }
 
+Lack lack_of(const std::string& controller) {
+  if (used_by_v1(controller)) return Lack::v1;
+  const bool real_root = !v2_mount().empty() && ::access((v2_mount() + "/cgroup.type").c_str(), F_OK) < 0;
+  return real_root && !contains(controllers_of(v2_mount()), controller) ? Lack::kernel : Lack::delegation;
+}
+
 bool can_give_controllers(const std::string& group) {
   if (::access((group + "/cgroup.type").c_str(), F_OK) < 0) return true;  // only the root has none
   const auto inside = sys::try_read_file(group + "/cgroup.procs");
@@ -179,7 +185,7 @@ void write_limits(const std::string& group, const std::vector<LimitWrite>& write
   for (const LimitWrite& write : writes) {
     if (!write.controller.empty() && !contains(available, write.controller)) {
       if (write.lifts) continue;
-      MissingController missing = explain_missing(write.controller, write.asked, group, used_by_v1(write.controller));
+      MissingController missing = explain_missing(write.controller, write.asked, group, lack_of(write.controller));
       throw Error(std::move(missing.text)).with_hint(std::move(missing.hint));
     }
     try {
@@ -201,7 +207,7 @@ void write_limits(const std::string& group, const std::vector<LimitWrite>& write
 
 void share_weights(const std::string& x, const spec::Resources& resources) noexcept try {
   for (const LimitWrite& write : plan_limits(resources)) {
-    if (!ends_with(write.file, ".weight")) continue;
+    if (!ends_with(write.file, ".weight") && write.file != "memory.low") continue;
     const bool other = !write.or_file.empty() && ::access((x + "/" + write.file).c_str(), F_OK) < 0;
     sys::write_file(x + "/" + (other ? write.or_file : write.file), other ? write.or_value : write.value);
   }

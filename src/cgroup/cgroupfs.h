@@ -28,5 +28,7 @@ int try_enter(const std::string& path);
 void write_limits(const std::string& group, const std::vector<LimitWrite>& writes);
 /// true when a controller is bound to a v1 hierarchy (/proc/cgroups).
 bool used_by_v1(const std::string& controller);
+/// Why a group has not got the controller. In a cgroup namespace nobody can tell what the kernel has: delegation.
+Lack lack_of(const std::string& controller);
 
 }  // namespace kelp::cgroup

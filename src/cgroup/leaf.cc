@@ -31,7 +31,7 @@ struct NoGroup {
 [[noreturn]] void refuse_limits(const std::vector<LimitWrite>& writes, const NoGroup& why) {
   for (const LimitWrite& write : writes) {
     if (write.lifts) continue;
-    MissingController missing = explain_missing(write.controller, write.asked, "", used_by_v1(write.controller));
+    MissingController missing = explain_missing(write.controller, write.asked, "", lack_of(write.controller));
     Error error(fmt::format("{}: {}", missing.text, why.reason));
     error.with_hint(missing.hint);
     throw error;

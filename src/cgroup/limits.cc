@@ -1,6 +1,7 @@
 #include "cgroup/limits.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -142,10 +143,23 @@ std::vector<std::string> needed_controllers(const std::vector<LimitWrite>& write
   return needed;
 }
 
+std::string kernel_setting(std::string_view controller) {
+  static constexpr std::pair<std::string_view, const char*> kSettings[] = {
+      {"cpu", "CONFIG_CFS_BANDWIDTH"}, {"cpuset", "CONFIG_CPUSETS"},   {"io", "CONFIG_BLK_DEV_THROTTLING"},
+      {"memory", "CONFIG_MEMCG"},      {"pids", "CONFIG_CGROUP_PIDS"}, {"hugetlb", "CONFIG_CGROUP_HUGETLB"}};
+  for (const auto& [name, setting] : kSettings)
+    if (name == controller) return setting;
+  return fmt::format("the cgroup controller {}", controller);
+}
+
 MissingController explain_missing(std::string_view controller, std::string_view asked, const std::string& group,
-                                  bool used_by_v1) {
+                                  Lack lack) {
   MissingController missing;
-  if (used_by_v1) {
+  if (lack == Lack::kernel) {
+    missing.text = fmt::format("{}: this kernel has no cgroup controller {}", asked, controller);
+    missing.hint = fmt::format("boot a kernel with {}, without cgroup_disable={} on its command line; or leave {} out",
+                               kernel_setting(controller), controller, asked);
+  } else if (lack == Lack::v1) {
     missing.text = fmt::format("{}: the cgroup controller {} belongs to cgroup v1 on this host (hybrid layout)", asked,
                                controller);
     missing.hint = "boot with systemd.unified_cgroup_hierarchy=1 (cgroup v2 alone), or leave the limit out";

@@ -34,8 +34,12 @@ std::vector<std::string> needed_controllers(const std::vector<LimitWrite>& write
 struct MissingController {
   std::string text, hint;
 };
+/// Why a group has not got it: nobody has handed it down, cgroup v1 holds it, or this kernel does not have it.
+enum class Lack { delegation, v1, kernel };
 MissingController explain_missing(std::string_view controller, std::string_view asked, const std::string& group,
-                                  bool used_by_v1);
+                                  Lack lack);
+/// The setting that a kernel with the controller is built with: "CONFIG_MEMCG".
+std::string kernel_setting(std::string_view controller);
 
 /// cpu.weight for v1's cpu.shares (2..262144 → 1..10000); 0 stays 0 (unset).
 std::uint64_t cpu_weight_of_shares(std::uint64_t shares);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/program_path.h"
 #include "base/text.h"
+#include "cgroup/cgroupfs.h"
 #include "engine/context.h"
 #include "engine/doctor_checks.h"
 #include "engine/host.h"
@@ -104,15 +105,27 @@ Finding check_cgroups(Context& context) {
 
 Finding check_controllers(Context& context) {
   const cgroup::Place place = place_of(context);
-  std::vector<std::string> missing;
-  for (const char* name : {"cpu", "cpuset", "io", "memory", "pids"})
-    if (std::find(place.controllers.begin(), place.controllers.end(), name) == place.controllers.end())
+  std::vector<std::string> missing, unknown, settings;
+  for (const char* name : {"cpu", "cpuset", "io", "memory", "pids"}) {
+    if (std::find(place.controllers.begin(), place.controllers.end(), name) != place.controllers.end()) continue;
+    if (cgroup::lack_of(name) != cgroup::Lack::kernel) {
       missing.emplace_back(name);
-  if (missing.empty()) return {"", Verdict::good, join(place.controllers, " "), ""};
+      continue;
+    }
+    unknown.emplace_back(name);
+    settings.push_back(cgroup::kernel_setting(name));
+  }
+  if (missing.empty() && unknown.empty()) return {"", Verdict::good, join(place.controllers, " "), ""};
   if (place.manager == cgroup::Manager::none)
     return {"", Verdict::less, "none is delegated: no option that limits can be used", "see cgroups above"};
   Finding finding{"", Verdict::less, "", ""};
-  finding.text = fmt::format("not delegated: {}; their limits cannot be used", join(missing, " "));
+  if (!missing.empty()) finding.text = fmt::format("not delegated: {}; ", join(missing, " "));
+  if (!unknown.empty()) finding.text += fmt::format("not in this kernel: {}; ", join(unknown, " "));
+  finding.text += "their limits cannot be used";
+  if (missing.empty()) {
+    finding.fix = "boot a kernel with " + join(settings, ", ");
+    return finding;
+  }
   finding.fix = has_systemd()
                     ? "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu cpuset io "
                       "memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo "

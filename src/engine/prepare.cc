@@ -374,7 +374,7 @@ void check_limits(Context& context, const store::ContainerConfig& config) {
     if (controller.empty() ||
         std::find(place.controllers.begin(), place.controllers.end(), controller) != place.controllers.end())
       continue;
-    const auto missing = cgroup::explain_missing(controller, option, place.parent, cgroup::used_by_v1(controller));
+    const auto missing = cgroup::explain_missing(controller, option, place.parent, cgroup::lack_of(controller));
     throw Error(missing.text).with_hint(missing.hint);
   }
 }

@@ -107,10 +107,11 @@ void clean_after(Context& context, const store::ContainerRecord& record) noexcep
   }
 }
 
-/// Weights are written where containers compete; the runtime writes all limits to the leaf.
+/// Weights and protected memory are written where containers compete; the runtime writes all limits to the leaf.
 void share_weights(const store::ContainerRecord& record, const Group& group) {
   const auto& asked = record.config.resources;
-  if (group.plan.path.empty() || (!asked.cpu_shares && !asked.blkio_weight && asked.blkio_weight_device.empty()))
+  if (group.plan.path.empty()) return;
+  if (!asked.cpu_shares && !asked.memory_reservation && !asked.blkio_weight && asked.blkio_weight_device.empty())
     return;
   cgroup::share_weights(group.plan.path, make_resources(record.config, true, false));
 }

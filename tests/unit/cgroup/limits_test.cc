@@ -88,13 +88,18 @@ TEST_CASE("only real limits count as asked for") {
 }
 
 TEST_CASE("a missing controller is explained with its mend") {
-  const MissingController v1 = explain_missing("memory", "linux.resources.memory.limit", "/sys/fs/cgroup/x", true);
+  const MissingController v1 = explain_missing("memory", "linux.resources.memory.limit", "/sys/fs/cgroup/x", Lack::v1);
   CHECK(v1.text ==
         "linux.resources.memory.limit: the cgroup controller memory belongs to cgroup v1 on this host (hybrid layout)");
   CHECK(v1.hint.find("unified_cgroup_hierarchy=1") != std::string::npos);
-  const MissingController missing = explain_missing("cpuset", "linux.resources.cpu.cpus", "/sys/fs/cgroup/x", false);
+  const MissingController missing =
+      explain_missing("cpuset", "linux.resources.cpu.cpus", "/sys/fs/cgroup/x", Lack::delegation);
   CHECK(missing.text.find("cpuset is not delegated to /sys/fs/cgroup/x") != std::string::npos);
   CHECK(missing.hint.find("Delegate=") != std::string::npos);
+  const MissingController kernel = explain_missing("cpuset", "--cpuset-cpus", "/sys/fs/cgroup/x", Lack::kernel);
+  CHECK(kernel.text == "--cpuset-cpus: this kernel has no cgroup controller cpuset");
+  CHECK(kernel.hint.find("CONFIG_CPUSETS") != std::string::npos);
+  CHECK(kernel.hint.find("Delegate=") == std::string::npos);
 }
 
 TEST_CASE("conversions of v1 weights keep their ends") {
