@@ -1,5 +1,7 @@
 #include "engine/doctor.h"
 
+#include <unistd.h>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "engine/context.h"
@@ -21,6 +23,7 @@ struct Check {
 constexpr Check kChecks[] = {
     {"kernel", check_kernel, Verdict::missing},
     {"programs", check_programs, Verdict::missing},
+    {"run directory", check_run_directory, Verdict::missing},
     {"user namespaces", check_namespaces, Verdict::missing},
     {"id helpers", check_helpers, Verdict::less},
     {"subordinate ids", check_ranges, Verdict::less},
@@ -29,7 +32,6 @@ constexpr Check kChecks[] = {
     {"storage", check_storage, Verdict::missing},
     {"overlay", check_overlay, Verdict::less},
     {"fuse-overlayfs", check_fuse, Verdict::less},
-    {"run directory", check_run_directory, Verdict::less},
     {"/dev/net/tun", check_tun, Verdict::less},
     {"slirp4netns", check_slirp, Verdict::less},
     {"pasta", check_pasta, Verdict::good},
@@ -68,6 +70,7 @@ std::string host_level(Context& context) {
   const UserNamespaceState state = user_namespace_state(context.host());
   std::vector<std::string> parts;
   if (state.level == UserNamespaceLevel::none) return "no user namespace";
+  if (::access(context.layout.run.c_str(), W_OK) < 0) return "no run directory";
   if (state.level == UserNamespaceLevel::single_id) parts.emplace_back("single-id");
   if (context.host().trial.get().proc != 0) parts.emplace_back("shared /proc");
   if (!context.host().tun.get()) parts.emplace_back("no tun");

@@ -9,6 +9,7 @@
 #include "engine/doctor_checks.h"
 #include "engine/host.h"
 #include "engine/storage_probe.h"
+#include "sys/safe_path.h"
 
 namespace kelp::engine {
 namespace {
@@ -96,8 +97,13 @@ Finding check_fuse(Context& context) {
 
 Finding check_run_directory(Context& context) {
   const std::string& run = context.layout.run;
-  struct stat info {};
-  if (::stat(run.c_str(), &info) == 0 && ::access(run.c_str(), W_OK) < 0) throw_errno("write to {}", run);
+  try {
+    sys::mkdirs(run, 0700);
+    if (::access(run.c_str(), W_OK) < 0) throw_errno("write to {}", run);
+  } catch (Error& error) {
+    error.with_hint("XDG_RUNTIME_DIR, or --runroot, names a directory that can be written to");
+    throw;
+  }
   if (run.find("/kelp-run-") == std::string::npos && run.find(context.layout.data + "/run-") == std::string::npos)
     return {"", Verdict::good, run, ""};
   return {"", Verdict::less,

@@ -86,7 +86,9 @@ bool is_network(const std::string& type) {
 }  // namespace
 
 StorageFacts probe_storage(Context& context) {
-  store::prepare(context.layout);
+  store::Layout lasting = context.layout;  // without the run directory, whose lack says nothing about storage
+  lasting.run = lasting.data;
+  store::prepare(lasting);
   StorageFacts facts;
   std::string scratch = context.layout.data + "/.probe-XXXXXX";
   if (::mkdtemp(scratch.data()) == nullptr) throw_errno("make a directory in {}", context.layout.data);

@@ -8,8 +8,8 @@ import pytest
 
 from harness import confine, needs
 
-NAMES = ["kernel", "programs", "user namespaces", "id helpers", "subordinate ids", "new /proc", "seccomp", "storage", "overlay",
-         "fuse-overlayfs", "run directory", "/dev/net/tun", "slirp4netns", "pasta", "cgroups", "controllers", "user bus", "linger"]
+NAMES = ["kernel", "programs", "run directory", "user namespaces", "id helpers", "subordinate ids", "new /proc", "seccomp",
+         "storage", "overlay", "fuse-overlayfs", "/dev/net/tun", "slirp4netns", "pasta", "cgroups", "controllers", "user bus", "linger"]
 
 
 def findings(kelp, *wrapper, code=0, **more):
@@ -105,6 +105,33 @@ def test_a_store_that_cannot_be_written(bare_kelp, place):
     (place / "ro").mkdir(mode=0o500)
     result = bare_kelp("--root", place / "ro" / "store", "doctor", code=1)
     assert re.search(r"^✗ storage .*Permission denied", result.out, re.M), result
+
+
+@pytest.fixture
+def small_store(bare_kelp, agent):
+    """A store on a file system of 24 MB."""
+    bare_kelp.data.mkdir(exist_ok=True)
+    agent("mount", path=str(bare_kelp.data), size="24m")
+    yield bare_kelp
+    agent("unmount", path=str(bare_kelp.data))
+
+
+def test_a_disk_that_is_nearly_full(small_store):
+    found = findings(small_store)["storage"]
+    assert found["Verdict"] == "warning" and "on tmpfs" in found["Text"] and found["Text"].endswith("; little space")
+    assert found["Fix"] == "kelp image prune --all"
+
+
+def test_a_run_directory_that_cannot_be_made(bare_kelp, place):
+    """Somebody took /run/user/UID away: that is what is said, and the store is described as it is."""
+    (place / "ro").mkdir(mode=0o500)
+    result = bare_kelp("--runroot", place / "ro" / "gone" / "kelp", "doctor", code=1)
+    assert re.search(r"^✗ run directory .*ro/gone: Permission denied\n +→ .*XDG_RUNTIME_DIR", result.out, re.M), result
+    assert re.search(r"^✓ storage .* of .* free$", result.out, re.M), result
+    assert "run directory" not in re.search(r"^. overlay .*$", result.out, re.M).group(), result
+    assert result.lines[-1] == "level: no run directory; containers cannot be run here", result
+    # One that is only missing is made again.
+    assert re.search(r"^✓ run directory ", bare_kelp("--runroot", place / "gone" / "kelp", "doctor").out, re.M)
 
 
 def test_a_template_for_each_line(bare_kelp):

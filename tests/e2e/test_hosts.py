@@ -80,6 +80,34 @@ def test_a_limit_that_cannot_be_enforced_is_refused_with_the_reason(kelp, agent,
     assert re.search(r"^! cgroups .*\n +→ ", doctor, re.M), doctor
 
 
+def test_a_group_of_ones_own_without_any_controller(kelp, agent):
+    """What cgroup v2 counts and does by itself: pressure where the kernel has it, and the freezer."""
+    own = f"/sys/fs/cgroup/kt-own-{os.getpid()}"
+    host = Host(kelp, agent, f"{PURE_V2}; mkdir -p {own}/shell; chown -R {os.getuid()} {own}; echo $$ >{own}/shell/cgroup.procs")
+    try:
+        host("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
+        group = "/sys/fs/cgroup" + host("inspect", "--format", "{{.State.CgroupPath}}", "c").text
+        assert group.startswith(own + "/kelp-")
+        row = json.loads(host("stats", "--no-stream", "--format", "json", "c").out)[0]
+        report = json.loads(host("isolation", "--format", "json", "c", code=None).out)[0]
+        if os.path.exists("/proc/pressure"):
+            assert set(row["pressure"]) == set(report["Use"]["Pressure"]) == {"cpu", "memory", "io"}
+            words = host("stats", "--no-stream", "--format", "{{.CPUPressure}} {{.MemPressure}} {{.IOPressure}}", "c").text
+            assert re.fullmatch(r"(\d+\.\d\d% ?){3}", words), words
+            now = re.search(r"some .* total=(\d+)", host(f"{group}/cpu.pressure", program="cat").out).group(1)
+            assert 0 <= row["pressure"]["cpu"]["some"]["total"] <= int(now)
+        else:
+            assert "pressure" not in row and "Pressure" not in report["Use"]
+        host("pause", "c")
+        assert host("inspect", "--format", "{{.State.Status}}", "c").text == "paused"
+        assert host(f"{group}/cgroup.freeze", program="cat").text == "1"
+        host("unpause", "c")
+        host("rm", "-f", "-t", "0", "c")
+    finally:
+        host("rm", "-f", "-a", "-t", "0", code=None)
+        agent("host", setup=f"{PURE_V2}; rmdir {own}/shell {own}", argv=["true"], env={"PATH": kelp.env["PATH"]}, role="root")
+
+
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("setup", [NO_RANGES, NO_HELPER], ids=["no-ranges", "no-newuidmap"])
