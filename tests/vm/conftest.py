@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import machine as machine_module  # noqa: E402
 from harness import needs, programs  # noqa: E402
 
-# What is left of containers, by the names of things; systemd and dying processes get ten seconds, as the machine is slow.
+# What is left of containers, by the names of things; systemd and dying processes get their time, as the machine is slow.
 # A transient unit has its file as long as the manager knows it.
 LEFT = """left() {
   find /sys/fs/cgroup -name '*kelp*' ! -path '*/kelp-test*' 2>/dev/null
@@ -20,10 +20,7 @@ LEFT = """left() {
   find /run/user/*/kelp -name '????????????????????????????????*' 2>/dev/null
   pgrep -l 'kelp|slirp' | grep -v kernel
 }
-for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-  [ -n "$(left)" ] || exit 0
-  sleep 0.5
-done
+wait_for '[ -z "$(left)" ]' 2>/dev/null && exit 0
 left
 cat /sys/fs/cgroup/user.slice/*/*/*/*kelp*/cgroup.events
 """

@@ -44,7 +44,7 @@ def test_the_oom_killer_is_told_of(run):
 
 
 def test_processes_beyond_the_limit_are_refused(run):
-    done = run(f"{CONTAINER} --pids-limit 8 busybox sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done'", status=2)
+    done = run(f"{CONTAINER} --pids-limit 8 busybox sh -c 'for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done'", status=2)
     assert "can't fork" in done.err
 
 
@@ -61,12 +61,11 @@ def test_zero_is_no_limit(run):
 @pytest.mark.parametrize("mode", MODES)
 def test_pause_stops_it_and_unpause_lets_it_go_on(run, mode):
     run("kelp run -d --name p --network none busybox sh -c 'while :; do echo; sleep 0.1; done'", mode)
-    out = run("kelp pause p; kelp inspect -f '{{.State.Status}}' p; kelp logs p | wc -l; sleep 1; kelp logs p | wc -l; "
-              "kelp exec p true; echo $?; kelp unpause p; sleep 1; kelp logs p | wc -l; "
-              "kelp inspect -f '{{.State.Status}}' p", mode).out.split()
-    name, status, before, still, refused, again, after, running = out
-    assert (name, status, again, running) == ("p", "paused", "p", "running")
-    assert before == still and refused == "125" and int(after) > int(still)
+    # Its monitor may still have something to write down when it no longer moves.
+    out = run("count() { kelp logs p | wc -l; }; kelp pause p; kelp inspect -f '{{.State.Status}}' p; kelp exec p true; echo $?; "
+              "wait_for 'a=$(count); sleep 0.5; [ $a = $(count) ]'; a=$(count); sleep 1; echo $(($(count) - a)); kelp unpause p; "
+              "wait_for '[ $(count) -gt $a ]' && kelp inspect -f '{{.State.Status}}' p", mode).out.split()
+    assert out == ["p", "paused", "125", "0", "p", "running"]
 
 
 def test_a_paused_container_can_be_removed(run):

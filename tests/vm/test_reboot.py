@@ -27,8 +27,7 @@ def run(machine):
 def test_after_a_reboot(machine, run):
     run("kelp load -q -i /opt/kelp/busybox.tar; kelp run -d --name ran --memory 64m --network none -v data:/data "
         "busybox sh -c 'echo said; date >>/data/starts; echo kept >/file; exec sleep 1000'; kelp create --name made busybox true")
-    run("for i in $(seq 50); do [ \"$(kelp logs ran)\" != said ] || break; sleep 0.1; done; "
-        "kelp run -d --rm --name passing --network none busybox sleep 1000; kelp pause ran")
+    run("wait_for '[ \"$(kelp logs ran)\" = said ]'; kelp run -d --rm --name passing --network none busybox sleep 1000; kelp pause ran")
     machine.run("sync", "root")
     machine.reboot()
     run(MOUNT, "root")
@@ -38,7 +37,8 @@ def test_after_a_reboot(machine, run):
     assert run(STATE + "ran").out.startswith("exited false ")
     assert "ran is exited" in run("kelp exec ran true", status=255).err
     assert run("kelp logs ran").out == "said\n"
-    out = run("kelp start ran; kelp exec ran cat /file; kelp exec ran wc -l /data/starts; sleep 1; kelp logs ran | wc -l; "
+    out = run("kelp start ran; wait_for '[ $(kelp logs ran | wc -l) = 2 ]'; kelp exec ran cat /file; kelp exec ran wc -l /data/starts; "
+              "kelp logs ran | wc -l; "
               "cat /sys/fs/cgroup$(kelp inspect -f '{{.State.CgroupPath}}' ran)/memory.max; kelp start made").out.split()
     assert out == ["ran", "kept", "2", "/data/starts", "2", str(64 << 20), "made"]
     run("kelp rm -f -t 0 ran made passing; kelp volume rm data")

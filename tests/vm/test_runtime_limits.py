@@ -63,15 +63,15 @@ def test_out_of_memory(rig):
 
 
 def test_number_of_processes(rig):
-    done = run(rig, "for i in 1 2 3 4 5 6 7 8; do sleep 3 & done; echo all", {"pids": {"limit": 4}})
+    done = run(rig, "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo all", {"pids": {"limit": 4}})
     assert "fork" in done.err and "all" not in done.out, done
 
 
 def test_events_tell_of_the_oom_killer(rig):
     done = run(rig, "until [ -e /go ]; do sleep 0.1; done; tail /dev/zero; sleep 2",
                {"memory": {"limit": 32 * MIB, "swap": 32 * MIB}},
-               "kelp-oci run -d c1 2>/dev/null; timeout 60 kelp-oci events --interval 500ms c1 >events & "
-               "until grep -q stats events; do sleep 0.1; done; touch rootfs/go; wait; cat events; kelp-oci delete -f c1")
+               "kelp-oci run -d c1 2>/dev/null; timeout 240 kelp-oci events --interval 500ms c1 >events & "
+               "wait_for 'grep -q stats events'; touch rootfs/go; wait; cat events; kelp-oci delete -f c1")
     events = [json.loads(line) for line in done.out.splitlines()]
     assert {"type": "oom", "id": "c1"} in events, done
     assert any(event["type"] == "stats" and event["data"]["memory"]["usage"]["limit"] == 32 * MIB for event in events)
@@ -104,14 +104,15 @@ def test_fork_bomb_during_create(rig):
     bomb = ["sh", "-c", "b() { b | b & }; for i in 1 2 3 4; do b; done; sleep 1; b; exit 1"]
     whole = config("echo up", {"pids": {"limit": 20}}, "/kelp-test/c1")
     whole["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": bomb, "env": ["PATH=/usr/bin:/bin"]}]}
-    done = rig.run(BUNDLE % (json.dumps(whole), "timeout 60 kelp-oci run c1" + NOTHING_LEFT), "root")
+    done = rig.run(BUNDLE % (json.dumps(whole), "timeout 240 kelp-oci run c1" + NOTHING_LEFT), "root")
     assert done.out.splitlines()[-1] == "status 125 left" and "up" not in done.out, done
     assert "createContainer" in done.err, done
 
 
 def test_cpu_quota(rig):
     done = run(rig, "while :; do :; done", {"cpu": {"quota": 10000, "period": 100000}},
-               "kelp-oci run -d c1; sleep 2; kelp-oci events --stats c1; kelp-oci delete -f c1")
+               "kelp-oci run -d c1; periods() { kelp-oci events --stats c1 | sed -n 's/.*throttledPeriods\":\\([0-9]*\\).*/\\1/p'; }; "
+               "wait_for '[ $(periods) -gt 5 ]'; kelp-oci events --stats c1; kelp-oci delete -f c1")
     cpu = json.loads(done.out)["data"]["cpu"]
     assert cpu["throttling"]["throttledPeriods"] > 5, cpu
 

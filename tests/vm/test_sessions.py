@@ -14,30 +14,27 @@ def test_exec_from_anywhere_is_bound_by_the_container(run, mode):
     run(f"{START} --name e --init --memory 32m --pids-limit 12 busybox sleep 1000; kelp exec -d e sleep 2000")
     group = run("kelp inspect -f '{{.State.CgroupPath}}' e").out.strip()
     run("kelp exec -d e sleep 3000", mode)
-    groups = run("sleep 1; for pid in $(pgrep -x sleep -u tester,100000); do [ \"$(tr '\\0' ' ' </proc/$pid/cmdline)\" != "
-                 "'sleep 3000 ' ] || cat /proc/$pid/cgroup; done", "root").out.split()
+    groups = run("wait_for 'pgrep -fx \"sleep 3000\"'; cat /proc/$(pgrep -fx 'sleep 3000')/cgroup", "root").out.split()
     assert groups == ["0::" + group]
     before = int(run(f"cat /sys/fs/cgroup{group}/memory.current").out)
     run("kelp exec -d e sh -c 'dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; sleep 4000'", mode)
-    after = int(run(f"sleep 2; cat /sys/fs/cgroup{group}/memory.current").out)
-    assert after - before >= 8 << 20
-    done = run("kelp exec e sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do sleep 2 & done'", mode, status=None)
+    run(f"wait_for '[ $(cat /sys/fs/cgroup{group}/memory.current) -ge {before + (8 << 20)} ]'")
+    done = run("kelp exec e sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12 13; do sleep 5000 & done'", mode, status=None)
     assert done.status != 0 and "fork" in done.err
-    run("for i in $(seq 20); do kelp exec e true 2>/dev/null && break; sleep 0.5; done; kelp exec e tail /dev/zero", mode, status=137)
-    ticks = f"kelp exec -d e sh -c 'while :; do echo x >>/dev/shm/ticks; sleep 0.1; done'"
-    run(ticks, mode)
-    count = "kelp exec e wc -l /dev/shm/ticks"
-    out = run(f"sleep 1; kelp pause e >/dev/null; a=$(wc -l </proc/$(kelp inspect -f '{{{{.State.Pid}}}}' e)/root/dev/shm/ticks); "
-              "sleep 1; b=$(wc -l </proc/$(kelp inspect -f '{{.State.Pid}}' e)/root/dev/shm/ticks); kelp unpause e >/dev/null; "
-              f"sleep 1; echo $a $b; {count}", mode).out.split()
-    assert int(out[0]) == int(out[1]) < int(out[2])
+    run("pkill -KILL -fx 'sleep 5000'; wait_for '! pgrep -fx \"sleep 5000\"'", "root", status=None)
+    run("kelp exec e tail /dev/zero", mode, status=137)
+    run("kelp exec -d e sh -c 'while :; do echo x >>/dev/shm/ticks; sleep 0.1; done'", mode)
+    out = run("pid=$(kelp inspect -f '{{.State.Pid}}' e); count() { cat /proc/$pid/root/dev/shm/ticks | wc -l; }; "
+              "wait_for '[ $(count) -gt 0 ]'; kelp pause e >/dev/null; a=$(count); sleep 1; echo $(($(count) - a)); "
+              "kelp unpause e >/dev/null; wait_for '[ $(count) -gt $a ]'", mode).out.split()
+    assert out == ["0"]
 
 
 def test_a_scope_is_described_and_collected(run):
     run(f"{START} --name s busybox sleep 1000")
     out = run("id=$(kelp inspect -f '{{.Id}}' s); systemctl --user show kelp-$id.scope -p Description,Delegate,Slice,ActiveState; "
-              "kelp stop -t 0 s >/dev/null; for i in $(seq 50); do systemctl --user is-active -q kelp-$id.scope || break; sleep 0.2; "
-              "done; systemctl --user show kelp-$id.scope -p LoadState").out.split("\n")
+              "kelp stop -t 0 s >/dev/null; wait_for 'systemctl --user show kelp-$id.scope -p LoadState | grep not-found'; "
+              "systemctl --user show kelp-$id.scope -p LoadState").out.split("\n")
     assert {"Delegate=yes", "Slice=user.slice", "ActiveState=active", "LoadState=not-found"} < set(out)
     assert any(line.startswith("Description=kelp container ") for line in out)
 
@@ -48,7 +45,7 @@ def test_a_container_can_be_started_again_at_once(run):
 
 
 def test_a_killed_monitor_leaves_no_scope(run):
-    run(f"{START} --name k busybox sleep 1000; pkill -KILL -x kelp-monitor; sleep 1; kelp rm -f k", status=None)
+    run(f"{START} --name k busybox sleep 1000; pkill -KILL -x kelp-monitor; wait_for '! pgrep -x kelp-monitor'; kelp rm -f k", status=None)
 
 
 def test_the_manager_can_be_chosen(run):

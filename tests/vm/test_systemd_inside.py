@@ -9,8 +9,7 @@ def image(rig):
     assert done.status == 0, done
 
 
-WAIT = ("for i in $(seq 240); do state=$(kelp exec s systemctl is-system-running 2>/dev/null); "
-        "case $state in running|degraded) break;; esac; sleep 0.5; done; ")
+WAIT = "wait_for 'state=$(kelp exec s systemctl is-system-running); [ $state = running ] || [ $state = degraded ]'; "
 
 
 def test_debian_boots_and_halts(run, image):
@@ -24,7 +23,7 @@ def test_debian_boots_and_halts(run, image):
     out = run("kelp exec s systemd-run -q --unit probe -p MemoryMax=32M sleep 1000; "
               "cat /sys/fs/cgroup$(kelp inspect -f '{{.State.CgroupPath}}' s)/system.slice/probe.service/memory.max").out
     assert out == f"{32 << 20}\n"
-    out = run("kelp stop -t 100 s; kelp inspect -f '{{.State.ExitCode}}' s; kelp logs s | tail -n 50", status=None)
+    out = run("kelp stop -t 400 s; kelp inspect -f '{{.State.ExitCode}}' s; kelp logs s | tail -n 50", status=None)
     assert out.out.startswith("s\n0\n"), out
     run("kelp rm s")
 
