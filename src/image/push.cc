@@ -114,16 +114,23 @@ void Pusher::send_blobs(const OutgoingImage& image) {
   std::stop_source stop;
   std::mutex mutex;
   std::exception_ptr failure;
+  if (image.blobs.empty()) return;
+  // The first question goes out alone: it settles how to talk and who we are (see Registry).
+  const bool first_is_there = registry_.has_blob(image.blobs[0].digest);
   const auto send_one = [&](const OutgoingBlob& blob) {
     const std::string id = blob.digest.str();
     progress_.layer(id, blob.size);
+    const bool asked = &blob == &image.blobs[0];
     const UploadOutcome outcome =
-        registry_.put_blob({.digest = blob.digest,
-                            .size = blob.size,
-                            .fd = blob.fd(),
-                            .elsewhere = neighbours(blob.digest),
-                            .progress = [&](std::uint64_t sent) { progress_.bytes(id, sent, blob.size); },
-                            .stop = stop.get_token()});
+        asked && first_is_there
+            ? UploadOutcome::existed
+            : registry_.put_blob({.digest = blob.digest,
+                                  .asked = asked,
+                                  .size = blob.size,
+                                  .fd = blob.fd(),
+                                  .elsewhere = neighbours(blob.digest),
+                                  .progress = [&](std::uint64_t sent) { progress_.bytes(id, sent, blob.size); },
+                                  .stop = stop.get_token()});
     log::debug("blob {}: {}", id,
                outcome == UploadOutcome::existed   ? "is there already"
                : outcome == UploadOutcome::mounted ? "taken from another repository"
@@ -144,12 +151,8 @@ void Pusher::send_blobs(const OutgoingImage& image) {
     }
   };
   std::vector<std::thread> threads;
-  // The first question goes out alone: it settles how to talk and who we are (see Registry).
-  if (!image.blobs.empty()) {
-    next = 1;
-    send_one(image.blobs[0]);
-  }
-  for (size_t i = 1; i < std::min<size_t>(kParallelBlobs + 1, image.blobs.size()); ++i) threads.emplace_back(work);
+  for (size_t i = 1; i < std::min<size_t>(kParallelBlobs, image.blobs.size()); ++i) threads.emplace_back(work);
+  work();
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
 }

@@ -28,6 +28,7 @@ struct RegistryOptions {
 /// A blob that is to be in the repository.
 struct BlobUpload {
   DigestName digest;
+  bool asked = false;  ///< has_blob() has said that it is not there
   std::uint64_t size = 0;
   int fd = -1;                         ///< its bytes, from the start of the file; borrowed
   std::vector<std::string> elsewhere;  ///< other repositories of this registry that may have it

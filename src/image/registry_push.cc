@@ -194,7 +194,7 @@ void Registry::send_pieces(const BlobUpload& upload, std::string place) {
 }
 
 UploadOutcome Registry::put_blob(const BlobUpload& upload) {
-  if (has_blob(upload.digest)) return UploadOutcome::existed;
+  if (!upload.asked && has_blob(upload.digest)) return UploadOutcome::existed;
   bool mounted = false;
   const std::string place = start_upload(upload, mounted);
   if (mounted) return UploadOutcome::mounted;

@@ -182,6 +182,7 @@ bool Verifier::fetch_again(const store::IndexEntry& entry, const DigestName& dig
         if (hash.digest() != digest) throw_error("the registry sent other bytes");
         store::move_to_trash(layout_, layout_.blob(digest.hex()));
         writer.publish(digest);
+        store::sync_blobs(layout_);
         return true;
       }
     } catch (const Error& error) {

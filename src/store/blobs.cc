@@ -44,11 +44,6 @@ std::string random_name() {
   return fmt::format("{:08x}{:08x}", device(), device());
 }
 
-void sync_directory(const std::string& path) {
-  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory {}", path);
-}
-
 }  // namespace
 
 std::optional<std::uint64_t> blob_size(const Layout& layout, const DigestName& digest) {
@@ -183,7 +178,11 @@ void BlobWriter::publish(const DigestName& digest) {
   path_.clear();
   fd_.reset();
   complete_ = true;
-  sync_directory(blobs_);
+}
+
+void sync_blobs(const Layout& layout) {
+  const Fd directory(::open(layout.blobs().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory {}", layout.blobs());
 }
 
 void put_blob(const Layout& layout, const DigestName& digest, std::string_view content) {

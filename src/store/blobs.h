@@ -23,8 +23,9 @@ std::string read_blob(const Layout& layout, const DigestName& digest, size_t max
 /// All blobs on disk.
 std::vector<DigestName> list_blobs(const Layout& layout);
 
-/// One blob on its way into the store. Bytes go to a partial file; publish() makes it durable and visible under
-/// its digest. The caller hashes (image/digest): nothing is published that he has not checked.
+/// One blob on its way into the store. Bytes go to a partial file; publish() syncs it and makes it visible under
+/// its digest (the name itself is durable with the index entry that needs it: edit_index, sync_blobs). The caller
+/// hashes (image/digest): nothing is published that he has not checked.
 ///
 /// With a digest known beforehand the partial file is named after it, locked (a second writer of the same
 /// blob waits in the constructor) and kept when the writer is dropped, so that a download resumes at offset().
@@ -51,7 +52,7 @@ class BlobWriter {
   void restart();
   /// The bytes so far are on disk; publish() has less to wait for.
   void sync();
-  /// sync, rename to blobs/sha256/<hex>, fsync of the directory. A blob that appeared meanwhile is fine.
+  /// sync, rename to blobs/sha256/<hex>. A blob that appeared meanwhile is fine.
   void publish(const DigestName& digest);
 
  private:
@@ -62,6 +63,8 @@ class BlobWriter {
   bool keep_ = false, complete_ = false;
 };
 
+/// The names of the blobs that were published are on the disk. For those that no new index entry comes for.
+void sync_blobs(const Layout& layout);
 /// Small blobs (manifests, configs): write and publish in one go. The caller has hashed `content`.
 void put_blob(const Layout& layout, const DigestName& digest, std::string_view content);
 /// Gone already is fine.

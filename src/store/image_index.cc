@@ -28,7 +28,7 @@ constexpr const char* kList = "io.github.kelp.index-digest";
 constexpr const char* kRepos = "io.github.kelp.repositories";
 constexpr std::string_view kCopyMagic = "kelp image names 2 ";
 constexpr size_t kMaxIndex = 64U << 20U;
-constexpr std::string_view kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
+const std::string kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
 std::string copy_path(const Layout& layout) { return layout.image_records() + "/names"; }
 
@@ -196,7 +196,8 @@ std::vector<IndexEntry> read_entries(const Layout& layout) {
   return read_full_entries(layout);
 }
 
-void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit) {
+void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit,
+                const std::vector<sys::NewContent>& records) {
   const sys::FileLock lock = sys::FileLock::exclusive(layout.locks() + "/images");
   for (const std::string& path : {layout.index(), copy_path(layout)})
     ::unlink(sys::locked_draft(path).c_str());  // of a killed process: ours comes only where something changes
@@ -211,13 +212,13 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
   edit(entries);
   const std::string after = print();
   const auto publish = [&] {
-    if (stamp_of(layout).empty() || after != before) {
-      if (!sys::read_small_file(layout.oci_layout())) {
-        sys::replace_locked_file(layout.oci_layout(), kOciLayout, 0644, sys::Durability::fsync);
-      }
-      sys::replace_locked_file(layout.index(), after, 0644, sys::Durability::fsync);
-    }
     sys::mkdirs(layout.image_records(), 0700);
+    std::vector<sys::NewContent> files = records;
+    if (stamp_of(layout).empty() || after != before) {
+      if (!sys::read_small_file(layout.oci_layout())) files.push_back({layout.oci_layout(), kOciLayout, 0644});
+      files.push_back({layout.index(), after, 0644});
+    }
+    if (!files.empty()) sys::replace_locked_files(files, {layout.blobs()});
     sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
   };
   try {

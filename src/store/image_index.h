@@ -8,6 +8,7 @@
 
 #include "spec/image_docs.h"
 #include "store/layout.h"
+#include "sys/lock.h"
 
 /// index.json as rows, one per (manifest, name), and its plain text copy `images/names`.
 namespace kelp::store {
@@ -40,9 +41,11 @@ std::vector<IndexEntry> read_entries(const Layout& layout);
 /// All of index.json, also what the copy leaves out.
 std::vector<IndexEntry> read_full_entries(const Layout& layout);
 
-/// Reads, changes and publishes index.json under locks/images (rename, fsync), then its copy. Nothing is written when
-/// `edit` throws or changes nothing.
-void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit);
+/// Reads, changes and publishes index.json under locks/images (rename, fsync), then its copy. `records` are files that
+/// become visible before it; blobs that were published are on the disk before either. Nothing is written when `edit`
+/// throws; the index is not when it changes nothing.
+void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit,
+                const std::vector<sys::NewContent>& records = {});
 
 /// Gives fresh.name to fresh's manifest. Who had it keeps its other names or becomes dangling; a nameless row of the
 /// same manifest is used up.

@@ -298,9 +298,7 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
   }
   record.size = image_size(layout, image, manifest);
   record.made_here = image.made_here;
-  sys::mkdirs(layout.image_records(), 0700);
-  edit_index(layout, [&](std::vector<IndexEntry>& entries) {
-    sys::replace_locked_file(layout.image_record(digest.hex()), to_json(record), 0600, sys::Durability::fsync);
+  const auto edit = [&](std::vector<IndexEntry>& entries) {
     IndexEntry fresh{.manifest = digest.str(),
                      .media_type = image.manifest.media_type.empty() ? manifest.media_type : image.manifest.media_type,
                      .size = image.manifest.size,
@@ -327,7 +325,8 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
       fresh.name = name;
       place_name(entries, fresh);
     }
-  });
+  };
+  edit_index(layout, edit, {{layout.image_record(digest.hex()), to_json(record), 0600}});
   return image_by_manifest(layout, digest.str()).value();
 }
 

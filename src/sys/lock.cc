@@ -10,6 +10,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <limits>
+#include <set>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -140,6 +142,46 @@ void replace_locked_file(const std::string& path, std::string_view content, unsi
   Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
   if (!fd) throw_errno("create {}", draft);
   write_and_rename(std::move(fd), draft, path, content, mode, durability);
+}
+
+namespace {
+
+void sync_directory(const std::string& path) {
+  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory && errno == ENOENT) return;
+  if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory {}", path);
+}
+
+}  // namespace
+
+void replace_locked_files(const std::vector<NewContent>& files, const std::vector<std::string>& named) {
+  std::vector<Fd> drafts;
+  try {
+    for (const NewContent& file : files) {
+      const std::string draft = locked_draft(file.path);
+      Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, file.mode));
+      if (!fd) throw_errno("create {}", draft);
+      if (::fchmod(fd.get(), file.mode) < 0) throw_errno("change mode of {}", draft);  // whatever the umask
+      write_all(fd.get(), file.content, draft);
+      drafts.push_back(std::move(fd));
+    }
+    // With the blocks of all of them given out, the first fsync commits for the others, too.
+    for (const Fd& fd : drafts) ::sync_file_range(fd.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+    for (size_t i = 0; i < drafts.size(); ++i) {
+      if (::fsync(drafts[i].get()) < 0) throw_errno("sync {}", locked_draft(files[i].path));
+    }
+    for (const std::string& directory : named) sync_directory(directory);
+    for (const NewContent& file : files) {
+      const std::string draft = locked_draft(file.path);
+      if (::rename(draft.c_str(), file.path.c_str()) < 0) throw_errno("rename {} to {}", draft, file.path);
+    }
+  } catch (...) {
+    for (const NewContent& file : files) ::unlink(locked_draft(file.path).c_str());
+    throw;
+  }
+  std::set<std::string> parents;
+  for (const NewContent& file : files) parents.insert(parent_of(file.path));
+  for (const std::string& directory : parents) sync_directory(directory);
 }
 
 std::string locked_draft(const std::string& path) { return path + ".new"; }

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/owned.h"
 
@@ -45,6 +46,16 @@ bool is_dead_draft(std::string_view name);
 /// the lock, overwrites or removes what a killed one left.
 void replace_locked_file(const std::string& path, std::string_view content, unsigned mode = 0600,
                          Durability durability = Durability::none);
+struct NewContent {
+  std::string path;
+  std::string content;
+  unsigned mode = 0600;
+};
+/// replace_locked_file() with fsync for several files, which become visible in this order. `named` are directories
+/// whose entries the files speak of: what was renamed into them is on the disk before the first file is seen (one that
+/// does not exist is left out). A journal is waited for once before the renames and once after, not twice for each
+/// file.
+void replace_locked_files(const std::vector<NewContent>& files, const std::vector<std::string>& named = {});
 /// Where replace_locked_file() writes before it renames.
 std::string locked_draft(const std::string& path);
 

@@ -10,8 +10,8 @@ Exit status 1: a goal was missed. What cannot be measured here is listed as skip
 """
 
 import argparse
-import hashlib
 import io
+import json
 import os
 import pathlib
 import random
@@ -179,39 +179,50 @@ def bench_pulls(bench, server, tools, place):
                 continue
             name = push_to(server, images.Image(make(), {"Cmd": ["/x"]}, compression=compression), f"{kind}-{compression}:1",
                            place, compression)
-            costs = {tool.name: [] for tool in tools}
+            costs, use = {tool.name: [] for tool in tools}, {}
             for _ in range(bench.options.rounds):
                 for tool in tools:
                     tool.fresh()
                     costs[tool.name].append(tool.pull(name))
+                    use[tool.name] = disk_use(tool)
             wall = 1 / 3 if kind == "big" else 1 / 2
             median = bench.compare(row, costs, [("wall", wall), ("cpu", 0.4)] if kind != "ten" else [])
+            bench.rows.append("    disk   " + ", ".join(f"{tool} {size:.1f} MiB" for tool, size in use.items()))
             bench.goal(row, f"memory: {median['kelp']['memory']:.1f} MiB, below 64", median["kelp"]["memory"], 64)
 
 
-def bare_upload(server, name, file, env, cwd):
-    """Cost of sending one blob with curl: what the registry needs to take and check it, however good the client is."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    request = urllib.request.Request(f"http://{server.address}/v2/{name}/blobs/uploads/", method="POST")
-    with urllib.request.urlopen(request) as answer:
-        place = answer.headers["Location"]
-    return measure(["curl", "-sS", "-f", "-T", file, f"{place}{'&' if '?' in place else '?'}digest=sha256:{digest}"], env, cwd)
+def bare_upload(server, name, blobs, manifest, kelp):
+    """Cost of sending an image with curl: the blobs at once, then the manifest. What the registry needs to take and check
+    it, however good the client is; where the blobs go was asked before, outside of the clock."""
+    uploads = []
+    for file in blobs:
+        request = urllib.request.Request(f"http://{server.address}/v2/{name}/blobs/uploads/", method="POST")
+        with urllib.request.urlopen(request) as answer:
+            place = answer.headers["Location"]
+        uploads += ["-T", file, f"{place}{'&' if '?' in place else '?'}digest=sha256:{file.name}"]
+    parts = measure(["curl", "-sS", "-f", "-Z", *uploads], kelp.env, kelp.dir)
+    kind = json.loads(manifest.read_text())["mediaType"]
+    last = measure(["curl", "-sS", "-f", "-X", "PUT", "-H", f"Content-Type: {kind}", "--data-binary", f"@{manifest}",
+                    f"http://{server.address}/v2/{name}/manifests/1"], kelp.env, kelp.dir)
+    return harness_cost.Cost(0, parts.wall + last.wall, parts.cpu + last.cpu, max(parts.memory, last.memory), "")
 
 
 def bench_out(bench, server, second, tools, place):
-    """push of an unchanged image to an empty registry, save of it."""
+    """Of an unchanged image: push to an empty registry, push to one that has it, save."""
+    pair = [tool for tool in tools if tool.name != "skopeo"]
+    kelp = pair[0]
+    if not any(bench.wanted(row) for row in ("push unchanged", "push again", "save unchanged")):
+        return
     if needs.find_program("curl") is None:
         bench.skipped.append("push and save unchanged: no curl")
         return
-    pair = [tool for tool in tools if tool.name != "skopeo"]
-    if not bench.wanted("push unchanged") and not bench.wanted("save unchanged"):
-        return
     name = push_to(server, images.Image(big_file(int((128 << 20) * bench.options.scale / 100)), {"Cmd": ["/x"]}), "out:1", place,
                    "gzip")
-    pushes, saves, bare = {tool.name: [] for tool in pair}, {tool.name: [] for tool in pair}, []
+    pushes, again, saves, bare = ({tool.name: [] for tool in pair} for _ in range(4))
     for tool in pair:
         tool.fresh()
         tool.pull(name)
+    manifest, *blobs = kelp_blobs(kelp)
     for round_ in range(bench.options.rounds):
         for tool in pair:
             target = place / f"{tool.name}.tar"
@@ -219,16 +230,43 @@ def bench_out(bench, server, second, tools, place):
             target.unlink()
             # Blobs that the registry has from the other tool must not be found: a repository's own, and deleted files.
             leaks.remove_tree(second.dir / "data")
+            os.sync()
             pushes[tool.name].append(tool("push", "-q", PLAIN, name, f"{second.address}/p{round_}-{tool.name}:1"))
-        kelp = pair[0]
-        blob = max((kelp.dir / "d/kelp/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+            again[tool.name].append(tool("push", "-q", PLAIN, name, f"{second.address}/p{round_}-{tool.name}:2"))
         leaks.remove_tree(second.dir / "data")
-        bare.append(bare_upload(second, f"p{round_}-curl", blob, kelp.env, kelp.dir))
-    # The registry hashes and stores what comes; no client makes that faster. So what the client adds is compared, too.
-    median = bench.compare("push unchanged", {**pushes, "curl": bare}, [("wall", 0.1), ("cpu", 0.1)])
-    added = max(0, median["kelp"]["wall"] - median["curl"]["wall"]) / median["podman"]["wall"]
-    bench.goal("push unchanged", f"wall beyond curl's of its layer: {added:.3f} of podman's, at most 0.1", added, 0.1)
+        os.sync()
+        bare.setdefault("curl", []).append(bare_upload(second, f"p{round_}-curl", blobs, manifest, kelp))
+    # The registry hashes and stores what comes; no client makes that faster. A tenth of podman's time is the goal where
+    # curl alone is within it; else what the client adds to curl's must be.
+    bare = {"curl": bare["curl"]}
+    median = bench.compare("push unchanged", {**pushes, **bare}, [("cpu", 0.1)])
+    floor = median["curl"]["wall"] / median["podman"]["wall"]
+    ours = median["kelp"]["wall"] / median["podman"]["wall"]
+    if floor <= 0.1:
+        bench.goal("push unchanged", f"wall: {ours:.3f} of podman's, at most 0.1 (curl: {floor:.3f})", ours, 0.1)
+    else:
+        bench.rows.append(f"    floor  wall: curl alone takes {floor:.3f} of podman's, kelp {ours:.3f}: 0.1 cannot be had here")
+        bench.goal("push unchanged", f"wall beyond curl's: {max(0, ours - floor):.3f} of podman's, at most 0.1", ours - floor, 0.1)
+    # Nothing is sent by either: both ask for what is there, and podman remembers which blobs its layers came from.
+    bench.compare("push again (the registry has it)", again, [("wall", 1), ("cpu", 1)])
     bench.compare("save unchanged", saves, [("wall", 0.1)])
+
+
+def kelp_blobs(kelp):
+    """Files of the one image in kelp's store: its manifest, layers and configuration."""
+    directory = kelp.dir / "d/kelp/blobs/sha256"
+    (entry,) = json.loads((kelp.dir / "d/kelp/index.json").read_text())["manifests"]
+    manifest = directory / entry["digest"].partition(":")[2]
+    parts = json.loads(manifest.read_text())
+    return [manifest, *(directory / part["digest"].partition(":")[2] for part in (*parts["layers"], parts["config"]))]
+
+
+def disk_use(tool):
+    """MiB on the disk below the tool's data directory; podman's is read as root of its user namespace."""
+    command = ["du", "-sk", str(tool.dir / "d")]
+    if tool.name == "podman":
+        command = ["podman", "unshare", *command]
+    return int(subprocess.run(command, env=tool.env, capture_output=True, text=True, check=True).stdout.split()[0]) / 1024
 
 
 def bench_listing(bench, tools, place):
