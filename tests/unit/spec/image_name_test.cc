@@ -59,4 +59,6 @@ TEST_CASE("familiar spelling") {
   CHECK(familiar(parse_image_name("me/app")) == "me/app");
   CHECK(familiar(parse_image_name("quay.io/a/b:c")) == "quay.io/a/b:c");
   CHECK(familiar(parse_local_name("x:1")) == "localhost/x:1");
+  CHECK(familiar(parse_image_name("docker.io/my.team/app")) == "docker.io/my.team/app");
+  CHECK(familiar(parse_image_name("docker.io/localhost/app")) == "docker.io/localhost/app");
 }
