@@ -205,7 +205,8 @@ std::string familiar(const ImageName& name) {
     if (starts_with(result, kLibrary) && rest.find('/') == std::string_view::npos) result = std::string(rest);
     // "docker.io/my.team/app" without its registry would be an image of a registry my.team.
     const size_t slash = result.find('/');
-    if (slash != std::string::npos && looks_like_registry(std::string_view(result).substr(0, slash))) result = name.base();
+    if (slash != std::string::npos && looks_like_registry(std::string_view(result).substr(0, slash)))
+      result = name.base();
   } else {
     result = name.base();
   }
