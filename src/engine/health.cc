@@ -57,12 +57,11 @@ std::string health_file(const Context& context, const store::ContainerRecord& re
   return context.layout.container(record.id) + "/health.json";
 }
 
-void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, monitor::Plan& plan) {
+void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, std::string_view config_json,
+                       monitor::Plan& plan) {
   const auto check = effective_health(record);
   if (!check) return;
-  const auto text = sys::read_small_file(bundle + "/config.json", 64u << 20);
-  if (!text) throw_error("{}/config.json is missing", bundle);
-  const spec::RuntimeConfig config = spec::parse_runtime_config(*text);
+  const spec::RuntimeConfig config = spec::parse_runtime_config(config_json);
   if (!config.process) throw_error("{}/config.json has no process", bundle);
   monitor::HealthPlan& health = plan.health;
   health.exec = probe_arguments(*config.process, check->test, plan.run_dir + "/health-process.json", plan.id);

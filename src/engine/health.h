@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "store/container_record.h"
 
@@ -21,8 +22,9 @@ std::optional<store::HealthCheck> effective_health(const store::ContainerRecord&
 std::string health_file(const Context& context, const store::ContainerRecord& record, const store::HealthCheck& check);
 
 /// Writes the process documents of the checks into the run directory and names them in the plan; nothing where there is
-/// no check.
-void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, monitor::Plan& plan);
+/// no check. config_json: the bundle's, whose process they are like.
+void plan_health_check(const store::ContainerRecord& record, const std::string& bundle, std::string_view config_json,
+                       monitor::Plan& plan);
 
 /// `healthcheck run`: one probe now, by the monitor. true: it succeeded.
 /// throws Error: not running, no check, a monitor that is too old

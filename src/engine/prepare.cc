@@ -139,8 +139,8 @@ std::string init_program(const store::ContainerConfig& config) {
 }
 
 /// passwd and group get a line for a user that the image does not know, so that `id`, `ssh` and shells work.
-void write_account_files(Context& context, const store::ContainerRecord& record, const LayeredRoot& root,
-                         SpecInput& input) {
+void add_account_files(Context& context, const store::ContainerRecord& record, const LayeredRoot& root, StartPlan& plan,
+                       SpecInput& input) {
   const store::ContainerConfig& config = record.config;
   if (!config.passwd) return;
   const bool keep_id = starts_with(config.userns, "keep-id");
@@ -175,8 +175,8 @@ void write_account_files(Context& context, const store::ContainerRecord& record,
     add_line(group, line);
     group_changed = true;
   }
-  if (passwd_changed) write_plain(input.files + "/passwd", passwd);
-  if (group_changed) write_plain(input.files + "/group", group);
+  if (passwd_changed) plan.files.push_back({"passwd", std::move(passwd)});
+  if (group_changed) plan.files.push_back({"group", std::move(group)});
   input.has_passwd = passwd_changed;
   input.has_group = group_changed;
 }
@@ -435,7 +435,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   // apt fetches as a user of its own and makes sure that it is he; there is none.
   if (input.single_id && root.find("/etc/apt/apt.conf.d")) {
     input.apt_as_root = true;
-    write_plain(plan.bundle + "/apt.conf", "APT::Sandbox::User \"root\";\n");
+    plan.files.push_back({"apt.conf", "APT::Sandbox::User \"root\";\n"});
   }
   input.rootfs = config.rootfs.empty() ? "merged" : config.rootfs;
   input.files = plan.bundle;
@@ -452,24 +452,30 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   input.host_rlimits = caller_limits();
   input.init_program = init_program(config);
 
-  write_account_files(context, record, root, input);
+  add_account_files(context, record, root, plan, input);
   input.has_hosts = !config.no_hosts && !plan.network.hosts.empty();
   input.has_resolv_conf = !plan.network.resolv_conf.empty();
   input.has_hostname = !config.no_hostname;
-  if (input.has_hosts) write_plain(plan.bundle + "/hosts", base_hosts(config, root) + plan.network.hosts);
-  if (input.has_resolv_conf) write_plain(plan.bundle + "/resolv.conf", plan.network.resolv_conf);
-  if (input.has_hostname) write_plain(plan.bundle + "/hostname", input.hostname + "\n");
-  write_plain(plan.bundle + "/containerenv",
-              config.privileged
-                  ? fmt::format("engine=\"kelp\"\nname=\"{}\"\nid=\"{}\"\nimage=\"{}\"\nimageid=\"{}\"\nrootless=1\n",
-                                record.name, record.id, record.image_name, record.image_id)
-                  : "");
+  if (input.has_hosts) plan.files.push_back({"hosts", base_hosts(config, root) + plan.network.hosts});
+  if (input.has_resolv_conf) plan.files.push_back({"resolv.conf", plan.network.resolv_conf});
+  if (input.has_hostname) plan.files.push_back({"hostname", input.hostname + "\n"});
+  plan.files.push_back(
+      {"containerenv",
+       config.privileged
+           ? fmt::format("engine=\"kelp\"\nname=\"{}\"\nid=\"{}\"\nimage=\"{}\"\nimageid=\"{}\"\nrootless=1\n",
+                         record.name, record.id, record.image_name, record.image_id)
+           : ""});
   const spec::RuntimeConfig made = make_runtime_config(input);
   plan.workdir = made.process->cwd;
-  write_plain(plan.bundle + "/config.json", spec::print_runtime_config(made));
+  plan.config_json = spec::print_runtime_config(made);
 
   plan.stop_signal = effective_stop_signal(record);
   return plan;
+}
+
+void write_bundle(const StartPlan& plan) {
+  for (const StartPlan::BundleFile& file : plan.files) write_plain(plan.bundle + "/" + file.name, file.text);
+  write_plain(plan.bundle + "/config.json", plan.config_json);
 }
 
 void fill_volumes(Context& context, const StartPlan& plan, int root_fd) {

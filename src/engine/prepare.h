@@ -36,18 +36,26 @@ struct StartPlan {
     unsigned mode;
   };
   std::vector<SecretFile> secrets;  ///< owners as ids of S
-  std::string cgroup_path;          ///< as in config.json
-  int shm_of = 0;                   ///< --ipc container: pid whose /dev/shm is shared, 0 = none
-  std::string workdir;              ///< of the process; made where it is missing
+  struct BundleFile {
+    std::string name, text;
+  };
+  std::vector<BundleFile> files;  ///< hosts, resolv.conf, hostname …: write_bundle()
+  std::string config_json;        ///< the text of the bundle's config.json
+  std::string cgroup_path;        ///< as in config.json
+  int shm_of = 0;                 ///< --ipc container: pid whose /dev/shm is shared, 0 = none
+  std::string workdir;            ///< of the process; made where it is missing
   bool tty = false;
   bool new_network = false;  ///< config.json asks for a network namespace of its own
   bool single_id = false;
   store::Strings warnings;
 };
 
-/// Resolves all that and writes config.json, hosts, resolv.conf, hostname … into the bundle. The caller holds the
-/// container's lock. group: the cgroup that it will be in.
+/// Resolves all that. The caller holds the container's lock. group: the cgroup that it will be in.
 StartPlan prepare_start(Context& context, const store::ContainerRecord& record, const GroupPlan& group);
+
+/// Writes the plan's files into the bundle. They must be there before the runtime starts, and before fill_volumes()
+/// where root of the container is another id than root of S.
+void write_bundle(const StartPlan& plan);
 
 /// In the session, once the root file system is mounted at `rootfs`: work directory made, empty new volumes filled
 /// from the image, owners given for :U. root_fd: O_PATH of the mounted root.

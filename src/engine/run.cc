@@ -195,13 +195,12 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
   sys::Child session;
   try {
     clear_remains(context, record.id);
-    group = step("make the cgroup", [&] { return make_group(context, record); });  // 2.
-    const StartPlan plan = step("prepare the start",                               // 3. config.json
-                                [&] { return prepare_start(context, record, group.plan); });
+    group = step("make the cgroup", [&] { return make_group(context, record); });                                  // 2.
+    const StartPlan plan = step("prepare the start", [&] { return prepare_start(context, record, group.plan); });  // 3.
     for (const auto& warning : plan.warnings) log::warn("{}", warning);
     make_run_directories(context, record.id);
     auto monitor_plan = make_monitor_plan(context, record, plan, group.plan, options.preserve_fds);
-    plan_health_check(record, plan.bundle, monitor_plan);
+    plan_health_check(record, plan.bundle, plan.config_json, monitor_plan);
     monitor_plan.event_attach = options.foreground && (streams.in || streams.out || streams.err);
     if (options.die_with_parent) tie_to_caller(options, monitor_plan);
     const Fd file = plan_file(monitor_plan);
@@ -216,27 +215,28 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     // One of a child user namespace must be that one's own; joined and host networks have no need.
     request.new_network = plan.new_network && monitor_plan.own_runtime && record.uid_map.empty();
     request.passthrough = monitor_plan.log_driver == "passthrough";
-    std::pair<Fd, Fd> gate;
+    auto gate = make_pipe();
+    request.gate = &gate.first;
+    request.gate_far = &gate.second;
     const bool group_comes_later = group.group.comes_later();  // a systemd scope
-    if (group_comes_later) {
-      gate = make_pipe();
-      request.gate = &gate.first;
-      request.gate_far = &gate.second;
-    }
     if (!group_comes_later) share_weights(record, group);
+    const bool owners_are_given = plan.root_uid != 0;
+    if (owners_are_given) write_bundle(plan);
     session = step("start the session", [&] { return start_session(context, request); });  // 4. becomes the monitor
     gate.first.reset();
     // The container has them now: who reads the other end must see it when the container closes its own.
     close_preserved(options.preserve_fds);
+    // While the session makes its mounts:
+    if (!owners_are_given) step("write the bundle", [&] { write_bundle(plan); });
     if (group_comes_later) {
       step("wait for the cgroup", [&] {
         group.group.adopt(session.pid);
         group.group.wait();
         share_weights(record, group);
       });
-      if (::write(gate.second.get(), "g", 1) != 1) throw_errno("let the monitor start");
-      gate.second.reset();
     }
+    if (::write(gate.second.get(), "g", 1) != 1) throw_errno("let the monitor start");
+    gate.second.reset();
     far_link.reset();
     lock.unlock();                                   // ours: the monitor has its own
     const int pid = wait_until_started(link.get());  // 5. runtime, network, gate

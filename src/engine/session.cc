@@ -127,9 +127,8 @@ void tell_failure(int link, const Error& error) noexcept {
                       std::string_view(text).substr(0, monitor::kMaxPayload), {}, true);
 }
 
-/// The container's group is being made meanwhile; nothing of the container may start outside of it.
+/// The container's group and its bundle are being made meanwhile; nothing of the container may start without them.
 bool gate_opens(const SessionRequest& request) {
-  if (request.gate == nullptr) return true;
   char byte = 0;
   ssize_t count = 0;
   do {
@@ -173,7 +172,7 @@ int make_surroundings(Context& context, const SessionRequest& request, Pipe& roo
 }
 
 int run_session(Context& context, const SessionRequest& request) {
-  if (request.gate_far != nullptr) ::close(request.gate_far->get());  // our copy: the pipe must end with kelp
+  ::close(request.gate_far->get());  // our copy: the pipe must end with kelp
   try {
     // Below this line we are uid 0 of S, alone in a mount namespace whose mounts do not reach the host.
     step("make the mount namespace a slave", [] { sys::make_mounts_slave(); });

@@ -47,8 +47,8 @@ void with_container_root(Context& context, const store::ContainerRecord& record,
 ///
 /// link, plan   descriptors that the monitor gets: its connection to kelp, the memory file with its plan
 /// lock         the container's lock, which the monitor holds from then on
-/// gate         reading end of a pipe and its far end, or null: the monitor is not started before a byte comes;
-///              end-of-file ends the session
+/// gate         reading end of a pipe and its far end: the monitor is not started before a byte comes; end-of-file
+///              ends the session
 /// upcoming     S where it is being made, or null
 /// new_network  the container gets a network namespace of its own, owned by S: it is made in the session, beside the
 ///              monitor's and the runtime's start (half a millisecond)

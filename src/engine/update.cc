@@ -119,7 +119,10 @@ void tell_monitor(Context& context, const store::ContainerRecord& record) {
   plan.restart_max = record.config.restart_max;
   plan.run_dir = context.layout.run_of(record.id);
   plan.id = record.id;
-  plan_health_check(record, context.layout.container(record.id), plan);
+  const std::string bundle = context.layout.container(record.id);
+  const auto config = sys::read_small_file(bundle + "/config.json", 64u << 20);
+  if (!config) throw_error("{}/config.json is missing", bundle);
+  plan_health_check(record, bundle, *config, plan);
   monitor::send_frame(link->socket.get(), {.type = monitor::Msg::update}, monitor::encode_change(plan), {}, true);
   monitor::Frame frame;
   if (monitor::receive_frame(link->socket.get(), frame, true) != monitor::Received::frame) return;

@@ -23,7 +23,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent), str(pathlib
 from harness import images, leaks, needs, programs  # noqa: E402
 from harness.registry import free_port  # noqa: E402
 import runtimes  # noqa: E402
-from measure import Table, adopt_orphans, medians, timed  # noqa: E402
+from measure import Table, adopt_orphans, install, medians, timed  # noqa: E402
 
 NONE = ("--network", "none")
 
@@ -51,6 +51,7 @@ class Bench:
         self.table = None
         self.archive = images.busybox_image().write_archive(place / "busybox.tar", "localhost/busybox:latest")
         self.layers = images.many_layers_image(20).write_archive(place / "layers.tar", "localhost/layers:latest")
+        self.program = install(place / "bin")
         self.kelp, self.idle = self._kelp("k"), self._kelp("i")
         self.podman = self._podman()
         self.crun = self._bundle()
@@ -64,7 +65,7 @@ class Bench:
         directory = self.place / name
         directory.mkdir()
         made = programs.Kelp(directory)
-        return Contestant("kelp", [made.path], made.env | self._runtime_dir(name), directory)
+        return Contestant("kelp", [self.program], made.env | self._runtime_dir(name), directory)
 
     def _runtime_dir(self, name):
         directory = self.run_place / name
