@@ -1,5 +1,6 @@
 #include "image/compression.h"
 
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -25,7 +26,6 @@ namespace kelp::image {
 namespace {
 
 constexpr size_t kBuffer = 256 * 1024;
-constexpr std::uint64_t kRatioGrace = 64ULL << 20U;
 
 /// Input of a decompressor: what was peeked at, then the rest of the source.
 class Input {
@@ -263,8 +263,9 @@ class DecompressingSource : public Source {
     const size_t got = decoder_->inflate(input_, static_cast<char*>(buffer), size, what_);
     total_ += got;
     if (total_ > limits_.max_bytes) throw_error("{}: more than {} bytes uncompressed", what_, limits_.max_bytes);
-    if (total_ > kRatioGrace && total_ / limits_.max_ratio > input_.consumed()) {
-      throw_error("{}: expands more than {} times: refused", what_, limits_.max_ratio);
+    if (total_ > limits_.judged_after && total_ / limits_.max_ratio > input_.consumed()) {
+      throw_error("{}: expands more than {} times, and to more than there is room for: refused", what_,
+                  limits_.max_ratio);
     }
     return got;
   }
@@ -382,6 +383,32 @@ class ZstdSink : public Sink {
 };
 
 }  // namespace
+
+namespace {
+
+InflateLimits for_room(const struct statvfs& disk) {
+  InflateLimits limits;
+  limits.judged_after = std::max(limits.judged_after, std::uint64_t{disk.f_bavail} * disk.f_frsize);
+  return limits;
+}
+
+}  // namespace
+
+InflateLimits InflateLimits::for_room_in(const std::string& directory) {
+  struct statvfs disk {};
+  return ::statvfs(directory.c_str(), &disk) == 0 ? for_room(disk) : InflateLimits();
+}
+
+InflateLimits InflateLimits::for_room_at(int fd) {
+  struct statvfs disk {};
+  return ::fstatvfs(fd, &disk) == 0 ? for_room(disk) : InflateLimits();
+}
+
+InflateLimits InflateLimits::none() {
+  InflateLimits limits;
+  limits.judged_after = UINT64_MAX;
+  return limits;
+}
 
 const char* compression_name(Compression compression) noexcept {
   switch (compression) {

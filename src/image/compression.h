@@ -51,15 +51,23 @@ class HashingSource : public Source {
   std::uint64_t count_ = 0;
 };
 
-/// Bounds of a decompressor: a small blob must not fill the disk.
+/// Bounds of a decompressor: a small blob must not fill the disk. zstd packs an honest file of zeros 30000 times, so
+/// the ratio alone says little: it is judged of what there would be no room for.
 struct InflateLimits {
-  std::uint64_t max_bytes = UINT64_MAX;  ///< uncompressed
-  unsigned max_ratio = 2000;             ///< uncompressed : compressed, judged after the first 64 MiB
+  std::uint64_t max_bytes = UINT64_MAX;       ///< uncompressed
+  unsigned max_ratio = 2000;                  ///< uncompressed : compressed
+  std::uint64_t judged_after = 64ULL << 20U;  ///< uncompressed bytes from which on the ratio is looked at
+  /// Judged when it is more than what is free on the file system of that directory, or of the descriptor's.
+  static InflateLimits for_room_in(const std::string& directory);
+  static InflateLimits for_room_at(int fd);
+  /// For blobs of the store, which were judged when they came.
+  static InflateLimits none();
 };
 
 /// Decompresses what `inner` gives (borrowed); the kind is found by its magic. Concatenated gzip members and zstd
 /// frames are one stream. `what` names the stream in errors.
-/// throws from read(): Error "what: truncated", "what: damaged gzip data", "what: … expands more than 2000 times"
+/// throws from read(): Error "what: truncated", "what: damaged gzip data", "what: … expands more than 2000 times, and
+/// to more than there is room for"
 std::unique_ptr<Source> decompress(Source& inner, std::string what, InflateLimits limits = {});
 
 /// A stream that is pushed.

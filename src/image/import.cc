@@ -44,7 +44,7 @@ store::ImageRecord import_tar(VerbRequest& request, Source& source, const std::s
   const store::StoreUse use(request.layout);
   request.progress.status("Reading " + what);
   store::BlobWriter writer(request.layout);
-  const auto plain = decompress(source, what);
+  const auto plain = decompress(source, what, InflateLimits::for_room_in(request.layout.data));
   HashingSource hashed(*plain);
   std::vector<char> buffer(kBuffer);
   while (const size_t got = hashed.read(buffer.data(), buffer.size())) writer.write(buffer.data(), got);

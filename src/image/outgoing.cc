@@ -55,7 +55,7 @@ OutgoingBlob pack_again(const store::Layout& layout, const spec::Descriptor& lay
   const Fd blob = store::open_blob(layout, DigestName::require(layer.digest));
   FdSource raw(blob.get(), what);
   HashingSource checked(raw);
-  const auto plain = decompress(checked, what);
+  const auto plain = decompress(checked, what, InflateLimits::none());
   auto writer = std::make_unique<store::BlobWriter>(layout);
   struct WriterSink : Sink {
     explicit WriterSink(store::BlobWriter& target) : target_(target) {}

@@ -49,7 +49,7 @@ std::uint64_t plain_size(const store::Layout& layout, const store::ImageLayer& l
   }
   const Fd blob = store::open_blob(layout, DigestName::require(layer.blob));
   FdSource source(blob.get(), "layer " + layer.blob);
-  const auto plain = decompress(source, "layer " + layer.blob);
+  const auto plain = decompress(source, "layer " + layer.blob, InflateLimits::none());
   std::uint64_t size = 0;
   copy_all(*plain, [&](const void*, size_t count) { size += count; });
   return size;
@@ -60,7 +60,7 @@ void add_plain_layer(const store::Layout& layout, const store::ImageLayer& layer
   const std::string what = "layer " + layer.blob;
   const Fd blob = store::open_blob(layout, DigestName::require(layer.blob));
   FdSource source(blob.get(), what);
-  const auto plain = decompress(source, what);
+  const auto plain = decompress(source, what, InflateLimits::none());
   HashingSource hashed(*plain);
   tar.member({.name = name, .mode = 0644, .size = plain_size(layout, layer)});
   copy_all(hashed, [&](const void* data, size_t size) { tar.data(data, size); });

@@ -24,6 +24,8 @@ namespace {
 
 constexpr size_t kCachedDirectories = 32;
 constexpr unsigned kMaxLinks = 40;
+/// So many zeros in one piece are left out of a file.
+constexpr size_t kHole = 32 * 1024;
 constexpr std::uint64_t kNobody = 65534;
 constexpr std::string_view kWhiteout = ".wh.";
 constexpr std::string_view kOpaque = ".wh..wh..opq";
@@ -38,6 +40,10 @@ std::vector<std::string> components(std::string_view name, const char* what) {
     result.push_back(std::move(part));
   }
   return result;
+}
+
+bool all_zero(std::string_view bytes) {
+  return bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 unsigned current_umask() {
@@ -335,17 +341,23 @@ void TreeWriter::write_data(int fd, const TarEntry& entry, TarReader& reader) {
       offset += static_cast<std::uint64_t>(written);
     }
   };
+  bool hole_at_end = entry.sparse;
   const auto extent = [&](std::uint64_t offset, std::uint64_t length) {
     while (length > 0) {
       const std::string_view bytes = reader.data(static_cast<size_t>(std::min<std::uint64_t>(length, SIZE_MAX)));
-      write(bytes, offset);
+      // Gigabytes of zeros in a small blob take no room. Almost always the first byte tells that there are none.
+      if (bytes.size() >= kHole && all_zero(bytes)) {
+        hole_at_end = true;
+      } else {
+        write(bytes, offset);
+      }
       offset += bytes.size();
       length -= bytes.size();
     }
   };
-  if (!entry.sparse) return extent(0, entry.size);
+  if (!entry.sparse) extent(0, entry.size);
   for (const auto& [offset, length] : entry.extents) extent(offset, length);
-  if (::ftruncate(fd, static_cast<off_t>(entry.size)) < 0) throw_errno("set its size");
+  if (hole_at_end && ::ftruncate(fd, static_cast<off_t>(entry.size)) < 0) throw_errno("set its size");
 }
 
 void TreeWriter::make_hard_link(const Place& place, const TarEntry& entry) {

@@ -45,7 +45,7 @@ class CountingSource : public Source {
 UnpackResult unpack_layer(Source& blob, const std::string& what, int root_fd, const UnpackOptions& options) {
   // blob → count → inflate (thread) → hash (thread) and tar → files
   CountingSource counted(blob, options.progress);
-  const auto inflated = decompress(counted, what);
+  const auto inflated = decompress(counted, what, InflateLimits::for_room_at(root_fd));
   TreeWriter writer(root_fd, {.map = &options.map, .whiteouts = options.whiteouts, .owners_file = options.owners_file});
   ReadAhead ahead(*inflated);
   TarReader reader(ahead, what);

@@ -85,7 +85,7 @@ def sweep(tracer, seed, command, after):
     count = tracer.calls(*command)
     end, tries, killed = time.monotonic() + SECONDS, 0, 0
     for number in moments(count, seed):
-        if not FULL and time.monotonic() > end:
+        if not FULL and time.monotonic() > end and killed >= 10:
             break
         result = tracer.run(*command, kill_at=number + 1)
         try:

@@ -2,7 +2,9 @@
 unpacked faithfully, as the check beside it says. Nothing is ever written outside of the layer, memory stays bounded, and
 a store that refused something is as it was."""
 
+import hashlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -15,6 +17,7 @@ import pytest
 from harness import needs
 from harness.cost import measure
 from harness.images import Image, LayerTar, digest
+from test_store_crash import disk  # noqa: F401
 
 FULL = bool(os.environ.get("KELP_TEST_FULL"))
 BLOCK = 512
@@ -197,23 +200,55 @@ def test_verdicts(bare_kelp, place, name):
     assert bare_kelp("store", "verify", "-q").out == ""
 
 
-def test_a_bomb_of_zeros(bare_kelp, place):
-    """Gigabytes of zeros in a few kilobytes: given up long before the disk is full."""
+def zeros_archive(place, size):
+    """An image of one file of so many zeros, packed some ten thousand times."""
     needs.need("program:zstd")
-    size = (10 if FULL else 2) << 30
-    (place / "h").write_bytes(header(b"zeros", size_field=b"\x80" + size.to_bytes(11, "big")))
-    zeros = subprocess.run(f"(cat {place}/h; head -c {size} /dev/zero; head -c 1024 /dev/zero) | zstd -q -1", shell=True,
-                           capture_output=True, check=True).stdout
+    plain, step = hashlib.sha256(), bytes(1 << 20)
+    with open(place / "zeros.zst", "wb") as target:
+        packer = subprocess.Popen(["zstd", "-q", "-1"], stdin=subprocess.PIPE, stdout=target)
+        for part in (header(b"zeros", size_field=b"\x80" + size.to_bytes(11, "big")), *(step for _ in range(size >> 20)), END):
+            plain.update(part)
+            packer.stdin.write(part)
+        packer.stdin.close()
+        assert packer.wait() == 0
+    zeros = (place / "zeros.zst").read_bytes()
     assert len(zeros) < size // 2000
-    image = Image([D().file("placeholder", "x")], {"Cmd": ["/x"]}, compression="zstd")
-    image.blobs.pop(image.layers[0]["digest"])
-    image.layers[0].update(digest=digest(zeros), size=len(zeros))
-    image.blobs[digest(zeros)] = zeros
-    archive = image.write_archive(place / "b.tar", "localhost/bomb:1")
-    cost = measure(bare_kelp.argv("load", "-q", "-i", archive), bare_kelp.env)
+    image = Image([zeros], {"Cmd": ["/x"]}, compression="none")
+    image.layers[0]["mediaType"] += "+zstd"
+    image.config["rootfs"]["diff_ids"] = [f"sha256:{plain.hexdigest()}"]
+    config = json.dumps(image.config).encode()
+    image.blobs[digest(config)] = config
+    image.manifest["config"].update(digest=digest(config), size=len(config))
+    return image.write_archive(place / "zeros.tar", "localhost/zeros:1")
+
+
+def test_gigabytes_of_zeros(bare_kelp, place):
+    """In a few kilobytes: an honest file, which takes no room."""
+    size = (10 if FULL else 2) << 30
+    cost = measure(bare_kelp.argv("load", "-q", "-i", zeros_archive(place, size)), bare_kelp.env)
+    assert cost.code == 0, cost.out
+    assert cost.memory < 64, f"{cost.memory} MiB"
+    info = (tree_of(bare_kelp) / "zeros").stat()
+    assert info.st_size == size and info.st_blocks * 512 < size // 100
+
+
+def test_a_bomb_of_zeros(bare_kelp, disk, place):
+    """What expands thousands of times is refused where there is no room for it, long before everything was unpacked."""
+    cost = measure(bare_kelp.argv("load", "-q", "-i", zeros_archive(place, 1 << 30)), bare_kelp.env)
     assert cost.code == 125 and "2000 times" in cost.out, cost.out
     assert cost.memory < 64, f"{cost.memory} MiB"
-    assert bare_kelp("images", "-q").text == ""
+    bare_kelp("image", "exists", "zeros:1", code=1)
+    assert bare_kelp("store", "verify", "-q").out == ""
+
+
+def test_an_archive_that_fills_the_disk(bare_kelp, disk, place):
+    """One line that says so, and the store is as it was."""
+    before = bare_kelp("images", "-q").text
+    result = load(bare_kelp, place, D().file("big", b"0123456789abcdef" * (6 << 20)).bytes())
+    assert result.code == 125 and "space" in result.err, result
+    assert bare_kelp("images", "-q").text == before
+    assert not list((bare_kelp.store / "layers").glob(".tmp*"))
+    assert bare_kelp("store", "verify", "-q").out == ""
 
 
 def test_very_many_entries(bare_kelp, place):

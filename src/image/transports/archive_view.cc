@@ -71,7 +71,7 @@ std::string read_staged(StagedBlob& blob, const std::string& path, size_t max) {
 class TarView : public ArchiveView {
  public:
   TarView(const store::Layout& layout, Source& source, const std::string& what) : ArchiveView(what) {
-    const auto plain = decompress(source, what);
+    const auto plain = decompress(source, what, InflateLimits::for_room_in(layout.data));
     TarReader reader(*plain, what);
     TarEntry entry;
     while (reader.next(entry)) {
