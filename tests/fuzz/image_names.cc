@@ -10,7 +10,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   spec::ImageName name;
   if (fuzz::accepted([&] { name = spec::parse_image_name(text); })) {
     if (name.registry.empty() || name.repository.empty()) fuzz::finding("a name without its parts", text);
-    if (name.full().find_first_of(" \n\"'\\") != std::string::npos || name.full().find("..") != std::string::npos)
+    // A tag may hold two dots, though not begin with one, and no slash.
+    if (name.full().find_first_of(" \n\"'\\") != std::string::npos || name.base().find("..") != std::string::npos ||
+        name.tag.starts_with('.') || name.tag.find('/') != std::string::npos)
       fuzz::finding("a name that is no path", name.full());
     for (const spec::ImageName& form : {name, name.tagged()}) {
       spec::ImageName again;
