@@ -1,5 +1,6 @@
 """The store's own care: verify and repair, gc, disk use, prune."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,8 +10,9 @@ import time
 
 import pytest
 
-from harness import images, needs
+from harness import images, needs, processes
 from harness.images import Image, LayerTar
+from harness.waiting import until
 
 PLAIN = "--tls-verify=false"
 NONE = ("--network", "none")
@@ -189,3 +191,48 @@ def test_layers_from_before_a_crash_are_not_trusted(kelp):
     (directory / "layer.json").write_text(json.dumps({**info, "boot": "0" * 32}))  # as if the machine had been off
     (directory / "diff/etc/passwd").write_text("half a fi")
     assert kelp("run", "--rm", *NONE, "busybox", "head", "-1", "/etc/passwd").out.startswith("root:")
+
+
+def test_another_id_map_is_unpacked_without_stopping_others(kelp, place):
+    """Its layers at once, and no other command waits for them: the locks of the two layers are held here meanwhile."""
+    kelp("run", "--rm", *NONE, "--userns", "keep-id", "busybox", "true")
+    (key,) = {path.name for path in layers_of(kelp) if path.parent.name != "mount-points"} - {"full"}
+    image = Image([LayerTar().directory("bin").file("bin/x", "x"), LayerTar().file("y", "y")], {"Cmd": ["/none"]})
+    kelp("load", "-q", "-i", image.write_archive(place / "two.tar", "localhost/two:1"))
+    first, second = (diff.split(":")[1] for diff in image.config["rootfs"]["diff_ids"])
+    chains = [first, hashlib.sha256(f"sha256:{first} sha256:{second}".encode()).hexdigest()]
+    paths = [str(kelp.store / "locks" / f"layer-{chain}-{key}") for chain in chains]
+    held = [open(path, "w") for path in paths]
+    for file in held:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    waiting = kelp.start("create", "--name", "slow", *NONE, "--userns", "keep-id", "two:1")
+    try:
+        until("all layers asked for at once", lambda: len(opened_by_kelp_image(paths)) == min(2, os.cpu_count()), 60)
+        kelp("images")
+        kelp("ps", "-a")
+        kelp("run", "--rm", *NONE, "busybox", "true")
+        kelp("run", "--rm", *NONE, "--userns", "keep-id", "busybox", "true")
+        kelp("tag", "busybox", "other:1")
+        kelp("load", "-q", "-i", Image([LayerTar().file("z", "z")]).write_archive(place / "three.tar", "localhost/three:1"))
+        kelp("rmi", "three:1", "other:1")
+        kelp("store", "verify", "-q")
+        assert waiting.poll() is None and not (kelp.store / "layers" / chains[0] / key).exists()
+    finally:
+        for file in held:
+            file.close()
+    waiting.wait(timeout=120)
+    assert waiting.returncode == 0
+    assert all((kelp.store / "layers" / chain / key / "diff").is_dir() for chain in chains)
+
+
+def opened_by_kelp_image(paths):
+    """Which of the files some kelp-image of this test has open."""
+    found = set()
+    for pid, _, name in processes.descendants():
+        if name != "kelp-image":
+            continue
+        try:
+            found |= {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")} & set(paths)
+        except OSError:
+            continue
+    return found
