@@ -174,3 +174,11 @@ def test_wait_for_the_first(kelp):
     kelp("run", "-d", "--name", "quick", *NONE, "busybox", "sh", "-c", "exit 6")
     assert kelp("wait", "--exit-first-match", "slow", "quick").text == "6"
     assert kelp("wait", "--condition", "paused,running", "slow").text == "-1"
+
+
+def test_a_hint_of_the_runtime_is_shown(kelp):
+    """It travels in the runtime's log beside the error; a foreign runtime's log has none."""
+    result = kelp("run", "--rm", "--network", "none", "--ulimit", "nofile=9000000000:9000000000", "busybox", "true", code=None)
+    lines = result.err.splitlines()
+    assert result.code in (125, 126) and len(lines) == 2 and "RLIMIT_NOFILE" in lines[0], result
+    assert lines[1].startswith("hint: the hard limit in force is "), result
