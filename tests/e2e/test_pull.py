@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import ssl
 import subprocess
 import time
 
@@ -13,6 +14,7 @@ import pytest
 from harness import images
 from harness.hostile_registry import HostileRegistry
 from harness.images import OCI_INDEX, Image, LayerTar, busybox_image, digest
+from harness.registry import make_certificate
 from harness.waiting import until
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -103,6 +105,27 @@ def test_pull_over_https(bare_kelp, tls_registry, busybox_layout):
 
 def test_pull_over_https_without_verification(bare_kelp, tls_registry, busybox_layout):
     bare_kelp("pull", "-q", PLAIN, tls_registry.push(f"oci:{busybox_layout}:latest", "tls:2"))
+
+
+def test_a_client_certificate(bare_kelp, hostile, place):
+    """Where the registry asks for one, that of certs.d is shown; a certificate without its key is named."""
+    authority, certificate, key = make_certificate(place)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    name = hostile.add(small_image(), "app:1")
+    hostile.server.socket = context.wrap_socket(hostile.server.socket, server_side=True)
+    certs = bare_kelp.config / "containers/certs.d" / hostile.address
+    certs.mkdir(parents=True)
+    (certs / "ca.crt").write_bytes(authority.read_bytes())
+    bare_kelp.fails("pull", "-q", "--retry", "0", name)
+    assert hostile.requests == []
+    (certs / "me.cert").write_bytes(certificate.read_bytes())
+    bare_kelp.fails("pull", "-q", "--retry", "0", name, says="me.key")
+    (certs / "me.key").write_bytes(key.read_bytes())
+    bare_kelp("pull", "-q", name)
+    check_blobs(bare_kelp)
 
 
 def test_plain_http_needs_to_be_allowed(bare_kelp, registry, busybox_layout):
