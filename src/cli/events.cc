@@ -91,11 +91,11 @@ Json fields(const engine::Event& event, bool for_template) {
   json["time"] = std::chrono::duration_cast<std::chrono::seconds>(since_epoch).count();
   json["timeNano"] = std::chrono::duration_cast<std::chrono::nanoseconds>(since_epoch).count();
   json["Type"] = event.type;
-  json["ID"] = event.id;
-  json["Image"] = event.image;
+  if (for_template || event.type != "volume") json["ID"] = event.id;
+  if (for_template || !event.image.empty()) json["Image"] = event.image;
   json["Attributes"] = Json::object();
   for (const auto& [key, value] : event.attributes) json["Attributes"][key] = value;
-  if (for_template || event.exit_code) json["ContainerExitCode"] = event.exit_code.value_or(0);
+  if (for_template || event.exit_code.value_or(0) != 0) json["ContainerExitCode"] = event.exit_code.value_or(0);
   if (for_template || !event.health.empty()) json["HealthStatus"] = event.health;
   return json;
 }

@@ -55,10 +55,11 @@ int history(Invocation& invocation, const HistoryCommand& values) {
     rows.push_back(std::move(row));
     json.push_back({{"id", newest ? image.id : "<missing>"},
                     {"created", entry.created},
-                    {"createdBy", entry.created_by},
-                    {"size", size},
-                    {"comment", entry.comment},
-                    {"tags", newest ? Json(image.names) : Json()}});
+                    {"Created", entry.created},
+                    {"CreatedBy", entry.created_by},
+                    {"size", size}});
+    if (!entry.comment.empty()) json.back()["comment"] = entry.comment;
+    if (newest && !image.names.empty()) json.back()["tags"] = image.names;
   }
   ListFormat how;
   how.format = values.format;

@@ -92,7 +92,7 @@ int logs(Invocation& invocation, LogsCommand& values) {
   if (!values.until.empty()) values.logs.until = parse_moment(values.until, "--until", Moment::ahead);
   if (values.tail >= 0) values.logs.tail = static_cast<std::uint64_t>(values.tail);
   const auto print_one = [&](size_t i) {
-    const bool named = values.names || records.size() > 1;
+    const bool named = records.size() > 1;
     if (!named && !values.timestamps && !values.color &&
         engine::copy_log(invocation.context, records[i], values.logs, [](bool is_stderr, std::string_view bytes) {
           write_block(is_stderr ? STDERR_FILENO : STDOUT_FILENO, bytes);

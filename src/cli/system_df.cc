@@ -118,10 +118,6 @@ Json summary(const Invocation& invocation, const Facts& facts) {
   rows.push_back(row("Images", facts.images.size(), active_images, all, std::min(unused, all)));
   rows.push_back(row("Containers", facts.containers.size(), running, container_bytes, stopped_bytes));
   rows.push_back(row("Local Volumes", facts.volumes.size(), used_volumes, volume_bytes, free_volume_bytes));
-  // Two ways to keep the same: a blob is what a push sends, a layer what a container stands on.
-  rows.push_back(row("Image Blobs", facts.use.blob_count, facts.use.blob_count, facts.use.blobs, 0));
-  rows.push_back(row("Image Layers", facts.use.layer_count, facts.use.layer_count, facts.use.layers,
-                     facts.containers.empty() ? facts.use.layers : 0));
   return rows;
 }
 

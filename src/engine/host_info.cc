@@ -204,7 +204,7 @@ struct Rename {
 };
 // Where Go's field is not the JSON name with a capital letter.
 constexpr Rename kRenames[] = {
-    {"cgroupVersion", "CGroupsVersion"},
+    {"cgroupVersion", "CgroupsVersion"},
     {"cgroupControllers", "CgroupControllers"},
     {"cpus", "CPUs"},
     {"idMappings", "IDMappings"},

@@ -135,7 +135,8 @@ void Builder::environment() {
   if (!config.unset_env_all)
     for (const std::string& entry : record.image.env)
       set_variable(env, key_of(entry), entry.substr(std::min(entry.size(), key_of(entry).size() + 1)));
-  if (!has_variable(env, "PATH")) env.insert(env.begin(), kDefaultPath);
+  if (config.unset_env_all) env.clear();
+  if (!config.unset_env_all && !has_variable(env, "PATH")) env.insert(env.begin(), kDefaultPath);
   for (const std::string& key : config.unset_env)
     std::erase_if(env, [&](const std::string& entry) { return key_of(entry) == key; });
   for (const auto& [key, value] : config.env_merge) set_variable(env, key, expand_variables(value, env));

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/events.h"
 #include "engine/images.h"
 #include "engine/user_namespace.h"
 #include "store/containers.h"
@@ -194,6 +195,7 @@ Strings create_missing_volumes(Context& context, const store::ContainerRecord& r
                        record.anonymous_volumes.end();
     wanted.ignore_if_exists = true;
     made.push_back(store::create_volume(context.layout, wanted).name);
+    emit_event(context, "volume", "create", made.back(), made.back());
   }
   return made;
 }

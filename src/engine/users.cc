@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <deque>
 
+#include <fmt/format.h>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "sys/lock.h"
@@ -88,7 +90,8 @@ ResolvedUser resolve_user(std::string_view user, const store::Strings& group_add
     found.uid = *number;
     if (found.uid == 0) found.home = "/root";
   } else {
-    throw_usage("unable to find user {}: no matching entries in passwd file", printable(name));
+    throw Error(fmt::format("unable to find user {}: no matching entries in passwd file", printable(name)),
+                kExitCannotInvoke);
   }
   if (!wanted_group.empty()) {
     found.gid = group_id(wanted_group, groups);

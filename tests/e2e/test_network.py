@@ -160,7 +160,7 @@ def test_hosts_file(kelp):
 
 
 def test_dns_options(kelp):
-    out = kelp("run", "--rm", "--network", "none", "--dns", "192.0.2.7", "--dns-search", "example.org", "--dns-option",
+    out = kelp("run", "--rm", "--network", "host", "--dns", "192.0.2.7", "--dns-search", "example.org", "--dns-option",
                "ndots:3", "busybox", "cat", "/etc/resolv.conf").lines
     assert "nameserver 192.0.2.7" in out and "search example.org" in out and "options ndots:3" in out
 

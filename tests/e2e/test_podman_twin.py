@@ -2,13 +2,14 @@
 
 import json
 import pathlib
+import subprocess
 import tempfile
 
 import pytest
 
-from harness import needs, twin
+from harness import needs, programs, twin
 
-NONE = ("--network", "none")
+PARITY = programs.TOP / "tests/parity"
 
 
 @pytest.fixture(scope="module")
@@ -28,190 +29,100 @@ def podman(busybox_archive):
 
 @pytest.fixture
 def both(podman, kelp, busybox_archive):
+    for events in podman.runtime_dir.rglob("events.log"):
+        events.unlink()
     podman("load", "-q", "-i", busybox_archive)
     yield kelp, podman
     podman("rm", "-f", "-a", "-t", "0", code=None)
     podman("volume", "rm", "-a", "-f", code=None)
     podman("secret", "rm", "-a", code=None)
+    podman("rmi", "-a", "-f", code=None)
     podman.end_pause()
 
 
-# Command lines in order: the state of one is the ground of the next. The exit status and what is printed must agree.
-LIVES = {
-    "run": [
-        ("run", "--rm", *NONE, "busybox", "sh", "-c", "echo out; exit 3"),
-        ("run", "--rm", *NONE, "busybox", "nothing-of-that-name"),
-        ("run", "--rm", *NONE, "busybox", "/etc"),
-        ("run", "--rm", "--pull", "never", *NONE, "localhost/missing", "true"),
-        ("run", "--rm", "--no-such-option", "busybox"),
-        ("run", "--rm", *NONE, "--env", "A=b", "--env", "B", "busybox", "sh", "-c", "echo $A-$B"),
-        ("run", "--rm", *NONE, "--entrypoint", "echo", "busybox", "a", "b"),
-        ("run", "--rm", *NONE, "--workdir", "/tmp", "busybox", "pwd"),
-        ("run", "--rm", *NONE, "--user", "5:6", "busybox", "id"),
-        ("run", "--rm", *NONE, "--hostname", "here", "busybox", "hostname"),
-        ("run", "--rm", *NONE, "--umask", "027", "busybox", "sh", "-c", "umask"),
-        ("run", "--rm", *NONE, "--read-only", "busybox", "sh", "-c", "touch /x || touch /tmp/x"),
-        ("run", "--rm", *NONE, "--tmpfs", "/t:size=1m", "busybox", "sh", "-c", "df -k /t | tail -n 1 | cut -c1-20"),
-    ],
-    "life": [
-        ("create", "--name", "c", *NONE, "busybox", "sh", "-c", "echo hello; exit 4"),
-        ("create", "--name", "c", *NONE, "busybox", "true"),
-        ("ps", "--format", "{{.Names}}"),
-        ("ps", "-a", "--format", "{{.Names}}|{{.Image}}|{{.Command}}|{{.State}}|{{.Labels}}|{{.Ports}}"),
-        ("start", "-a", "c"),
-        ("ps", "-a", "--format", "table {{.Names}}\t{{.State}}\t{{.ExitCode}}"),
-        ("ps", "-a", "--noheading", "--format", "table {{.Names}} {{.ExitCode}}"),
-        ("wait", "c"),
-        ("logs", "c"),
-        ("logs", "--tail", "0", "c"),
-        ("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}} {{.Name}} {{.Config.Cmd}}", "c"),
-        ("inspect", "--format", "{{json .Config.Cmd}}", "c"),
-        ("inspect", "--format", "{{range $i, $e := .Config.Cmd}}{{$i}}={{$e}};{{end}}", "c"),
-        ("inspect", "--format", "{{.Nothing}}", "c"),
-        ("kill", "c"),
-        ("stop", "c"),
-        ("rename", "c", "d"),
-        ("container", "exists", "none"),  # not "c": an id may begin so
-        ("container", "exists", "d"),
-        ("rm", "d"),
-        ("rm", "d"),
-        ("rm", "-f", "d"),
-        ("inspect", "d"),
-        ("start", "d"),
-        ("stop", "d"),
-        ("stop", "--ignore", "d"),
-        ("logs", "d"),
-        ("wait", "d"),
-    ],
-    "running": [
-        ("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "1000"),
-        ("rm", "c"),
-        ("exec", "c", "echo", "hi"),
-        ("exec", "c", "sh", "-c", "exit 7"),
-        ("exec", "c", "nothing-of-that-name"),
-        ("exec", "--user", "5", "--env", "A=b", "--workdir", "/tmp", "c", "sh", "-c", "id -u; echo $A; pwd"),
-        ("exec", "nobody", "true"),
-        ("top", "c", "comm"),
-        ("port", "c"),
-        ("ps", "--filter", "name=c", "--format", "{{.Names}}"),
-        ("ps", "--filter", "status=exited", "--format", "{{.Names}}"),
-        ("ps", "--filter", "nothing=x"),
-        ("cp", "c:/etc/passwd", "/dev/null"),
-        ("cp", "c:/nothing", "/dev/null"),
-        ("kill", "--signal", "NONSENSE", "c"),
-        ("stop", "-t", "0", "c"),
-        ("exec", "c", "true"),
-        ("inspect", "--format", "{{.State.ExitCode}}", "c"),
-        ("rm", "c"),
-    ],
-    "volumes": [
-        ("volume", "create", "v"),
-        ("volume", "create", "v"),
-        ("volume", "ls", "-q"),
-        ("volume", "ls"),
-        ("volume", "ls", "--format", "{{.Name}} {{.Driver}}"),
-        ("volume", "inspect", "--format", "{{.Name}} {{.Driver}} {{.Scope}}", "v"),
-        ("volume", "exists", "v"),
-        ("volume", "exists", "w"),
-        ("volume", "inspect", "w"),
-        ("run", "--name", "c", *NONE, "-v", "v:/data", "busybox", "sh", "-c", "echo x > /data/x"),
-        ("volume", "rm", "v"),
-        ("rm", "c"),
-        ("run", "--rm", *NONE, "-v", "v:/data:ro", "busybox", "sh", "-c", "cat /data/x; echo y > /data/x"),
-        ("volume", "rm", "v"),
-        ("volume", "rm", "v"),
-    ],
-    "images": [
-        ("images", "--format", "{{.Repository}}:{{.Tag}}"),
-        ("image", "exists", "busybox"),
-        ("image", "exists", "missing"),
-        ("tag", "busybox", "other:1"),
-        ("untag", "other:1"),
-        ("untag", "other:1"),
-        ("rmi", "missing"),
-        ("image", "inspect", "missing"),
-    ],
-}
-# Text that both print but word in their own way, on stderr, is not compared: only whether something was said.
-
-
-@pytest.mark.parametrize("life", LIVES)
-def test_command_lines(both, life):
-    known, differences, used = twin.allowed("command"), [], set()
-    for words in LIVES[life]:
-        mine, peers = (tool(*words, code=None) for tool in both)
-        line = " ".join(words)
+@pytest.mark.parametrize("name", twin.life_names())
+def test_command_lines(both, name, place, request):
+    """The files of tests/e2e/lives: exit status, output and whether something was said must agree, line by line."""
+    lines = twin.life(name)
+    variables = registries(request, "\n".join(line.text for line in lines))
+    stages = [twin.Stage(tool, place / directory, variables) for tool, directory in zip(both, ("mine", "peers"))]
+    known, differences, used, areas = twin.allowed("command"), [], set(), {}
+    for line, mine, peers in zip(lines, *twin.play_both(stages, lines)):
+        if line.fails != (peers.code != 0):
+            differences.append(f"{line.text}\n  podman exits with {peers.code}: {peers.out!r} {peers.err!r}")
+        if line.area:
+            trees = [twin.trees(result) for result in (mine, peers)]
+            differences += [f"{line.text}\n  {line.area} {text}" for text in
+                            twin.compare_trees(line.area, *trees, free=line.free, used=areas.setdefault(line.area, set()))]
+            continue
         if (mine.code, twin.plain(mine.out), bool(mine.err)) == (peers.code, twin.plain(peers.out), twin.said(peers.err)):
             continue
-        if line in known:
-            used.add(line)
+        if line.text in known:
+            used.add(line.text)
             continue
-        differences.append(f"{line}\n  kelp   {mine.code} {mine.out!r} {mine.err!r}\n  podman {peers.code} {peers.out!r} {peers.err!r}")
-    stale = [line for line in known if line not in used and any(line == " ".join(words) for words in LIVES[life])]
+        differences.append("\n".join([line.text, *(f"  {name} {result.code} {result.out[:300]!r} {result.err[:300]!r}"
+                                                   for name, result in (("kelp  ", mine), ("podman", peers)))]))
     assert not differences, "\n".join(differences)
+    stale = [line.text for line in lines if line.text in known and line.text not in used]
+    stale += [f"{area} {path}" for area, paths in areas.items() for path in twin.allowed(area) if path not in paths]
     assert not stale, f"these no longer differ: {stale}"
 
 
-def documents(both, *words):
-    found = []
-    for tool in both:
-        value = json.loads(tool(*words).out)
-        found.append(twin.key_tree(value[0] if isinstance(value, list) else value))
+def registries(request, text):
+    """The variables that the lines use: what it takes to have them is only made where they are."""
+    found = {}
+    if "$REGISTRY" in text:
+        registry = request.getfixturevalue("registry")
+        layout = request.getfixturevalue("busybox_layout")
+        found["REGISTRY"] = registry.push(f"oci:{layout}:latest", "twin/busybox:1").partition("/")[0]
+    if "$LOCKED" in text:
+        found["LOCKED"] = request.getfixturevalue("password_registry").address
     return found
 
 
-def check(area, trees, free=()):
-    differences = twin.compare_trees(area, *trees, free=free)
-    assert not differences, "\n".join(differences)
+def commands():
+    """{command: tier} that kelp has to have, without groups of commands."""
+    left_out = [line.split("\t") for line in (PARITY / "left_out.tsv").read_text().splitlines() if line and line[0] != "#"]
+    later = {command for command, option, kind, _ in left_out if option == "*" and kind == "later"}
+    rows = [line.split("\t") for line in (PARITY / "commands.tsv").read_text().splitlines() if line and line[0] != "#"]
+    tiers = {name.removeprefix("podman").strip(): int(tier) for name, tier in rows}
+    return {name: tier for name, tier in tiers.items()
+            if name and not any(name == one or name.startswith(one + " ") for one in later)}
 
 
-CREATE = ("create", "--name", "c", *NONE, "--label", "a=b", "-v", "v:/data", "-v", "/tmp:/host:ro", "--tmpfs", "/t",
-          "--env", "X=y", "--cap-add", "NET_ADMIN", "--ulimit", "nofile=100:200", "busybox", "true")
+def played():
+    """[(line, its commands)] of all lives."""
+    known = commands()
+
+    def named(words):
+        return next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in known), None)
+    return [(line, [found for words in line.commands if (found := named(words))])
+            for name in twin.life_names() for line in twin.life(name)]
 
 
-def test_container_inspect(both):
-    for tool in both:
-        tool(*CREATE)
-        tool("start", "-a", "c")
-    check("container", documents(both, "inspect", "c"), (".Config.Labels", ".Config.Annotations", ".HostConfig.Annotations"))
+def test_every_command_is_played():
+    """A command that works, and one that fails, of each; a template where there is --format."""
+    absent, lines = twin.allowed("absent"), played()
+    tree = json.loads(subprocess.run([programs.program("kelp"), "__dump-options"], capture_output=True, check=True).stdout)
+    formats = {command["name"] for command in tree["commands"] if any(o["name"] == "format" for o in command["options"])}
+    groups = {group["name"] for group in tree["groups"]}
+    good = {name for line, names in lines for name in names if not line.fails}
+    bad = {names[-1] for line, names in lines if line.fails and names}
+    templates = {names[-1] for line, names in lines if names and ("--format" in line.text or " -f " in line.text)}
+    missing = [f"{name}: nothing that works" for name in commands() if name not in good | groups and name not in absent]
+    missing += [f"{name}: nothing that fails" for name in commands() if name not in bad and absent.get(name, "")[:8] != "podman 5"]
+    missing += [f"{name}: no template" for name in formats & set(commands()) if name not in templates and name not in absent]
+    assert not missing, "\n".join(sorted(missing))
 
 
-def test_container_inspect_while_it_runs(both):
-    for tool in both:
-        tool("run", "-d", "--name", "c", *NONE, "--health-cmd", "true", "busybox", "sleep", "1000")
-    check("container", documents(both, "inspect", "c"), (".Config.Labels", ".Config.Annotations", ".HostConfig.Annotations"))
-
-
-def test_ps(both):
-    for tool in both:
-        tool(*CREATE)
-    check("ps", documents(both, "ps", "-a", "--format", "json"), (".Labels",))
-
-
-def test_image_inspect_and_images(both):
-    check("image", documents(both, "image", "inspect", "busybox"), (".Labels", ".Annotations", ".GraphDriver.Data"))
-    check("images", documents(both, "images", "--format", "json"), (".Labels",))
-
-
-def test_volume_and_secret(both):
-    for tool in both:
-        tool("volume", "create", "--label", "a=b", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "v")
-        tool("secret", "create", "pw", "-", stdin="hush")
-    check("volume", documents(both, "volume", "inspect", "v"), (".Labels", ".Options"))
-    check("volume", documents(both, "volume", "ls", "--format", "json"), (".Labels", ".Options"))
-    check("secret", documents(both, "secret", "inspect", "pw"), (".Spec.Labels", ".Spec.Driver.Options"))
-
-
-def test_info_and_version(both):
-    check("info", documents(both, "info", "--format", "json"), (".store.graphOptions", ".store.graphStatus", ".registries"))
-    check("version", documents(both, "version", "--format", "json"))
-
-
-def test_events(both):
-    trees = []
-    for tool in both:
-        tool("run", "--name", "c", *NONE, "busybox", "sh", "-c", "exit 3", code=3)
-        lines = tool("events", "--stream=false", "--since", "1h", "--filter", "container=c", "--format", "json").lines
-        died = [json.loads(line) for line in lines if '"died"' in line]
-        trees.append(twin.key_tree(died[-1]))
-    check("events", trees, (".Attributes",))
+def test_few_differences():
+    """None of tier 1 that is not the newer podman's, docker's or the manual's way; of tier 2 one line in twenty."""
+    tiers, known = commands(), twin.allowed("command")
+    unknown = set(known) - {line.text for line, _ in played()}
+    assert not unknown, f"no life has these: {unknown}"
+    second = [line for line, names in played() if names and tiers[names[-1]] == 2]
+    for line, names in played():
+        if line.text in known and not known[line.text].startswith(("podman 5:", "docker:", "manual:")):
+            assert names and tiers[names[-1]] == 2, line.text
+    differing = [line for line in second if line.text in known]
+    assert len(second) > 100 and len(differing) <= 0.05 * len(second), (len(differing), len(second))

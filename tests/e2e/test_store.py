@@ -156,11 +156,10 @@ def test_disk_use(kelp):
     rows = {row["Type"]: row for row in json.loads(kelp("system", "df", "--format", "json").out)}
     assert rows["Images"]["Total"] == 1 and rows["Images"]["Active"] == 1
     assert rows["Containers"]["RawSize"] >= 100_000 and rows["Local Volumes"]["RawSize"] >= 50_000
-    assert rows["Images"]["RawSize"] == rows["Image Blobs"]["RawSize"] + rows["Image Layers"]["RawSize"]
     stored = sum(path.stat().st_size for path in (kelp.store / "blobs/sha256").iterdir())
-    assert rows["Image Blobs"]["RawSize"] == stored
+    assert rows["Images"]["RawSize"] > stored  # and the unpacked layers
     out = kelp("system", "df").lines
-    assert out[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"] and len(out) == 6
+    assert out[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"] and len(out) == 4
     out = kelp("system", "df", "-v").out
     for word in ("localhost/busybox", "user", "vol", "UNIQUE SIZE", "Blobs:"):
         assert word in out

@@ -116,4 +116,4 @@ def test_a_group_that_is_not_ours_is_refused_with_the_reason(run):
 
 
 def test_info_names_the_manager(run):
-    assert run("kelp info -f '{{.Host.CgroupManager}} {{.Host.CGroupsVersion}}'").out == "systemd v2\n"
+    assert run("kelp info -f '{{.Host.CgroupManager}} {{.Host.CgroupsVersion}}'").out == "systemd v2\n"
