@@ -42,6 +42,15 @@ Json find_object(Invocation& invocation, const InspectCommand& values, const std
   return {};
 }
 
+/// Podman leaves empty members of an image's configuration out of its JSON; templates know them all the same.
+void complete_image_config(Json& object) {
+  if (!object.contains("RepoTags") || !object.contains("Config") || !object["Config"].is_object()) return;
+  for (const char* text : {"User", "WorkingDir", "StopSignal"})
+    if (!object["Config"].contains(text)) object["Config"][text] = "";
+  for (const char* none : {"ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "Labels"})
+    if (!object["Config"].contains(none)) object["Config"][none] = nullptr;
+}
+
 /// Prints what was found, then fails if something was not.
 int inspect(Invocation& invocation, InspectCommand& values) {
   if (values.latest) {
@@ -63,6 +72,8 @@ int inspect(Invocation& invocation, InspectCommand& values) {
       objects.push_back(std::move(object));
     }
   }
+  if (!values.format.empty() && values.format != "json")
+    for (Json& object : objects) complete_image_config(object);
   if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
   const auto message = [&](const std::string& word) {
     return values.type == "all" ? fmt::format("no such object: {}", kelp::quoted(word))

@@ -86,7 +86,7 @@ int login(Invocation& invocation, LoginCommand& values) {
   if (options.user.empty()) throw_usage("--username is missing");
   if (options.password->empty()) throw_usage("an empty password is none");
   result = engine::login(invocation.context, registry, options);
-  if (values.verbose) log::info("logged in as {}", printable(result.user));
+  if (values.verbose) print_line(fmt::format("logged in to {} as {}", registry, printable(result.user)));
   print_line("Login Succeeded!");
   return 0;
 }

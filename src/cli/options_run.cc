@@ -55,7 +55,7 @@ void add_container_options(OptionSet& options, RunOptions& values) {
       "attach,a", Kind::list, [&config](const std::string& text) { config.attach.push_back(parse_attach(text)); },
       "STREAM", "connect only this stream: stdin, stdout, stderr");
   options.text("log-driver", config.log_driver, "DRIVER", "where output goes")
-      .one_of({"k8s-file", "json-file", "none", "passthrough"})
+      .one_of({"k8s-file", "json-file", "journald", "none", "passthrough"})
       .shows("k8s-file");
   options.custom(
       "log-opt", Kind::map,

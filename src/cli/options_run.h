@@ -53,6 +53,10 @@ void add_platform_options(OptionSet& options, std::string& platform, std::string
 /// had together with it
 void apply_hardened(RunOptions& values, const OptionSet& options);
 
+/// What of --hardened stands in the way of a program that ended with these last words, and the option that gives it:
+/// one line, "" when nothing is known.
+std::string hardened_part(const store::ContainerConfig& config, std::string_view words);
+
 /// Reads the files named, resolves the environment, checks what contradicts each other. arguments: IMAGE [COMMAND…];
 /// returns the image ("" with --rootfs).
 /// throws UsageError

@@ -93,6 +93,15 @@ void print(std::string_view text) {
 
 void print_line(std::string_view text) { print(std::string(text) + "\n"); }
 
+void print_beside(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
 std::string pretty_json(const Json& value) { return value.dump(4, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
 std::string render_table(const std::vector<Strings>& rows) {

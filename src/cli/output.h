@@ -18,6 +18,8 @@ using Strings = std::vector<std::string>;
 /// Writes all of it to standard output. throws SysError (disk full)
 void print(std::string_view text);
 void print_line(std::string_view text);
+/// What accompanies the work, to standard error; a closed one is no error.
+void print_beside(std::string_view text) noexcept;
 /// Indented JSON with podman's four spaces and a newline.
 std::string pretty_json(const Json& value);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -10,11 +11,13 @@
 #include "cli/options_run.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/trace.h"
 #include "engine/create.h"
 #include "engine/events.h"
 #include "engine/remove.h"
 #include "engine/run.h"
 #include "engine/settings.h"
+#include "engine/trace.h"
 #include "store/containers.h"
 #include "store/images.h"
 #include "store/prune.h"
@@ -26,6 +29,7 @@ struct RunCommand : RunOptions {
   bool detach = false, sig_proxy = true, die_with_parent = false;
   std::string detach_keys = "ctrl-p,ctrl-q";
   std::vector<int> preserved;  ///< --preserve-fd
+  std::string trace;           ///< --trace: "", text or json
 };
 
 /// --replace: whatever has the name goes first.
@@ -106,6 +110,43 @@ engine::StartOptions start_options(const RunCommand& values) {
   return start;
 }
 
+/// A program that cannot live with --hardened is told from one that fails by itself by its last words.
+void tell_hardened(const store::ContainerRecord& record, std::string_view words) {
+  const std::string part = hardened_part(record.config, words);
+  if (!part.empty()) print_beside(fmt::format("hint: --hardened: {}\n", part));
+}
+
+struct Started {
+  store::ContainerRecord record;
+  engine::StartResult result;
+};
+
+Started create_and_start(Invocation& invocation, RunCommand& values, const OptionSet& options) {
+  auto start = start_options(values);
+  std::optional<engine::StartTrace> trace;
+  const auto tell = [&trace, &values] {
+    if (trace) print_beside(render_trace(trace->finish(), values.trace == "json"));
+    trace.reset();
+  };
+  if (!values.trace.empty()) {
+    start.trace = &trace.emplace();
+    start.started = tell;
+  }
+  std::string words;
+  if (values.hardened) start.last_words = &words;
+  try {
+    auto record = create(invocation, values, options);
+    const auto result = engine::start_container(invocation.context, record, start);
+    if (values.hardened && result.exit_code != 0) tell_hardened(record, words);
+    return {std::move(record), result};
+  } catch (Error& error) {
+    tell();  // how far it came
+    const std::string part = values.hardened ? hardened_part(values.config, error.message()) : "";
+    if (error.hint().empty() && !part.empty()) error.with_hint("--hardened: " + part);
+    throw;
+  }
+}
+
 int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
   if (values.detach && !values.config.attach.empty()) throw_usage("--detach and --attach exclude each other");
   if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
@@ -119,8 +160,7 @@ int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
   if (values.config.tty && !values.detach && !stdin_is_terminal() && values.config.interactive) {
     log::warn("standard input is no terminal: what it holds is passed to the container's terminal as it is");
   }
-  const auto record = create(invocation, values, options);
-  const auto result = engine::start_container(invocation.context, record, start_options(values));
+  const auto [record, result] = create_and_start(invocation, values, options);
   if (values.detach) print_line(record.id);
   if (values.config.remove_image && !result.detached) remove_image_of(invocation, record);
   return result.exit_code;
@@ -158,6 +198,9 @@ Action define_run(OptionSet& options) {
         if (values->config.remove_image) values->config.remove = true;
       },
       "", "remove the container and, unless another one uses it, its image when it ends");
+  options.text("trace", values->trace, "FORMAT", "tell the seven steps of the start and their microseconds on stderr")
+      .one_of({"text", "json"})
+      .implies("text");
   options.flag("sig-proxy", values->sig_proxy, "pass signals on to the process").shows("true");
   options
       .custom(

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "engine/devices.h"
 #include "engine/events.h"
+#include "engine/journal.h"
 #include "engine/make_spec.h"
 #include "engine/mounts.h"
 #include "engine/network.h"
@@ -149,6 +150,7 @@ ContainerIds resolve_ids(Context& context, const store::ContainerConfig& config)
 }
 
 void check_config(const store::ContainerConfig& config) {
+  if (config.log_driver == "journald") check_journal();
   check_network(config, parse_network_mode(config.networks));
   parse_security_options(config.security_opt);
   wanted_capabilities(config, sys::known_caps());

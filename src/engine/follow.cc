@@ -146,6 +146,12 @@ void Follower::read_link() {
 }
 
 void Follower::write_out(Output& to, std::string_view bytes) {
+  if (options_.last_words != nullptr) {
+    constexpr size_t kKept = 4096;
+    std::string& words = *options_.last_words;
+    words.append(bytes.substr(bytes.size() - std::min(bytes.size(), kKept)));
+    if (words.size() > kKept) words.erase(0, words.size() - kKept);
+  }
   if (to.fd < 0) return;
   to.pending.append(bytes);
   flush(to);

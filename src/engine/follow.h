@@ -15,6 +15,7 @@ struct FollowOptions {
   bool sig_proxy = true;
   bool foreground = false;  ///< we have started it
   std::string detach_keys;
+  std::string* last_words = nullptr;  ///< the end of the output is kept there
 };
 
 /// detached  the user typed the detach keys

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "engine/context.h"
 #include "engine/health.h"
+#include "engine/logs.h"
 #include "engine/make_spec.h"
 #include "engine/session.h"
 #include "store/containers.h"
@@ -487,8 +488,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["HostConfig"]["LogConfig"]["Path"] =
       record.config.log_options.contains("path")
           ? record.config.log_options.at("path")
-          : (record.config.log_driver == "none" || record.config.log_driver == "passthrough" ? ""
-                                                                                             : directory + "/ctr.log");
+          : (has_log_file(record.config.log_driver) ? directory + "/ctr.log" : "");
   return json;
 }
 

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
+#include "engine/make_spec.h"
 #include "engine/prepare.h"
 #include "store/containers.h"
 #include "sys/capability.h"
@@ -140,7 +141,11 @@ Json deviations(const Json& report, const store::ContainerRecord& record) {
   if (record.uid_map.empty()) add("ids", "shared with other containers", "a range of its own");
   if (!touch["Capabilities"].empty()) add("capabilities", fmt::format("{}", touch["Capabilities"].size()), "none");
   if (touch["NoNewPrivileges"] == false) add("new privileges", "possible", "not possible");
-  if (touch["Seccomp"]["Filter"] == false) add("seccomp", "no filter", "a filter");
+  const std::string filter = parse_security_options(record.config.security_opt).seccomp;
+  if (touch["Seccomp"]["Filter"] == false)
+    add("seccomp", "no filter", "the hardened filter");
+  else if (filter != "hardened")
+    add("seccomp", filter.empty() || filter == "default" ? "the default filter" : filter, "the hardened filter");
   if (touch["ReadonlyRootfs"] == false) add("root file system", "writable", "read-only");
   if (touch["MaskedPaths"].empty()) add("masked paths", "none", "those of the kernel's settings");
   const auto& networks = record.config.networks;

@@ -17,6 +17,7 @@
 #include "base/owned.h"
 #include "base/text.h"
 #include "engine/context.h"
+#include "engine/journal.h"
 #include "store/containers.h"
 #include "sys/clone.h"
 
@@ -253,6 +254,10 @@ std::optional<LogEntry> parse_json_line(std::string_view line) {
   return entry;
 }
 
+bool has_log_file(std::string_view driver) noexcept {
+  return driver != "journald" && driver != "none" && driver != "passthrough";
+}
+
 std::string log_path(const Context& context, const store::ContainerRecord& record) {
   const auto& config = record.config;
   if (config.log_driver == "none" || config.log_driver == "passthrough") {
@@ -265,6 +270,9 @@ std::string log_path(const Context& context, const store::ContainerRecord& recor
 
 void read_logs(Context& context, const store::ContainerRecord& record, const LogOptions& options,
                const std::function<bool(const LogEntry&)>& take) {
+  if (record.config.log_driver == "journald")
+    return read_journal(
+        record, options, [&] { return still_runs(context, record); }, take);
   const Parse parse = record.config.log_driver == "json-file" ? parse_json_line : parse_k8s_line;
   LogFile file(log_path(context, record));
   if (options.tail && file.present()) file.seek(tail_offset(file.fd(), *options.tail, parse));

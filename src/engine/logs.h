@@ -33,6 +33,8 @@ struct LogOptions {
   std::optional<std::uint64_t> tail;  ///< last lines only; nullopt = all
   std::optional<std::chrono::system_clock::time_point> since, until;
 };
+/// false: output goes to the journal, to the caller, or nowhere.
+bool has_log_file(std::string_view driver) noexcept;
 /// Where the log of a container is. throws Error when its driver keeps none
 std::string log_path(const Context& context, const store::ContainerRecord& record);
 

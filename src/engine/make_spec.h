@@ -88,13 +88,21 @@ std::vector<WantedLimit> wanted_limits(const store::Resources& resources);
 /// --security-opt taken apart. throws UsageError: unknown option
 struct SecurityOptions {
   bool no_new_privileges = false;
-  std::string seccomp;   ///< "" = default, "unconfined", or a path
+  std::string seccomp;   ///< "" or "default", "hardened", "unconfined", or a path
   std::string apparmor;  ///< "" = default, "unconfined", or a profile
   store::Strings labels;
-  bool label_disable = false, label_nested = false;
+  bool label_disable = false;
   store::Strings mask, unmask;  ///< unmask may hold ALL
   store::Strings proc_options;
 };
 SecurityOptions parse_security_options(const store::Strings& options);
+
+/// Labels for SELinux: of the process and of files that it alone, or every container, may use.
+struct SelinuxLabels {
+  std::string process, file, shared_file;
+};
+/// labels: "user:…", "role:…", "type:…", "level:…", "filetype:…" of --security-opt label=; what is not named is that of
+/// other containers (container_t). throws UsageError for another word
+SelinuxLabels selinux_labels(const store::Strings& labels);
 
 }  // namespace kelp::engine

@@ -16,6 +16,7 @@
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
 #include "engine/events.h"
+#include "engine/journal.h"
 #include "engine/runtime_client.h"
 #include "store/containers.h"
 #include "sys/lock.h"
@@ -39,6 +40,12 @@ std::string absolute(const std::string& path) {
 
 void plan_log(const Context& context, const store::ContainerRecord& record, monitor::Plan& plan) {
   plan.log_driver = record.config.log_driver.empty() ? "k8s-file" : record.config.log_driver;
+  if (plan.log_driver == "journald") {
+    check_journal();
+    plan.log_path = kJournalSocket;
+    plan.log_fields = journal_fields(record);
+    return;
+  }
   plan.log_path = context.layout.container(record.id) + "/ctr.log";
   for (const auto& [key, value] : record.config.log_options) {
     if (key == "path") plan.log_path = absolute(value);
@@ -81,9 +88,9 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   plan.runtime = runtime_argv(context, !group.path.empty());
   plan.create_args = runtime_create_args(context);
   plan.own_runtime = is_own_runtime(context);
-  // make_spec writes no poststop hooks, and the group is the monitor's: `kelp-oci delete` would find a directory to
-  // remove, and nothing else (it costs 1 ms).
-  if (plan.own_runtime) plan.state_dir = context.layout.runtime_root() + "/" + record.id;
+  // Without poststop hooks (--hooks-dir), and since the group is the monitor's: `kelp-oci delete` would find a
+  // directory to remove, and nothing else (it costs 1 ms).
+  if (plan.own_runtime && !start.poststop_hooks) plan.state_dir = context.layout.runtime_root() + "/" + record.id;
   plan.slirp = start.network.slirp_argv;
   for (const auto& [request, words] : start.network.hostfwd) plan.forwards.emplace_back(words, request);
   plan_log(context, record, plan);

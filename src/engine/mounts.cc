@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "engine/events.h"
+#include "engine/host.h"
 #include "engine/images.h"
 #include "engine/user_namespace.h"
 #include "store/containers.h"
@@ -159,6 +160,9 @@ std::vector<MountRequest> resolve_mount_requests(Context& context, const store::
       continue;
     }
     if (is_named(requests, request.target)) throw_usage("{}: duplicate mount destination", request.target);
+    if (has_option(request, "idmap"))
+      throw UsageError(fmt::format("mount {}: idmap: the kernel lets only root map the ids of a mount", request.target))
+          .with_hint("U gives the files to the container's user; --userns keep-id makes that user you");
     if (request.type == "image") image_of(context, request);
     if (request.type == "bind") {
       if (request.source.front() == '~')
@@ -227,8 +231,8 @@ MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
       continue;
     }
     if (has_option(request, "U")) plan.chowns.push_back({data});
-    if (has_option(request, "idmap"))
-      throw_error("mount {}: idmapped mounts need root on ordinary file systems", request.target);
+    if ((has_option(request, "z") || has_option(request, "Z")) && context.host().security.get().selinux)
+      plan.relabels.push_back({data, has_option(request, "z")});
     plan.mounts.push_back(to_spec_mount(request, data));
     spec::Mount& made = plan.mounts.back();
     if (request.type == "volume") std::erase_if(made.options, [](const std::string& o) { return o == "rw"; });

@@ -32,6 +32,12 @@ struct ChownRequest {
   std::string host_path;
 };
 
+/// :z and :Z where SELinux is on: the tree gets the label of files that containers may use.
+struct RelabelRequest {
+  std::string host_path;
+  bool shared = false;  ///< :z: without the level of the container
+};
+
 /// An overlay that the session mounts, for type=image and the option O. upper "" = read-only.
 struct SessionOverlay {
   store::Strings lowers;  ///< top first
@@ -44,6 +50,7 @@ struct MountPlan {
   std::vector<spec::Mount> mounts;  ///< user's, in the order to mount: parents first
   std::vector<CopyUp> copy_ups;
   std::vector<ChownRequest> chowns;
+  std::vector<RelabelRequest> relabels;
 };
 
 /// Checks all requests (targets absolute, no two alike, sources there) without changing anything.

@@ -21,6 +21,7 @@
 #include "engine/images.h"
 #include "engine/make_spec.h"
 #include "engine/monitor_client.h"
+#include "engine/oci_hooks.h"
 #include "engine/session.h"
 #include "engine/user_namespace.h"
 #include "engine/users.h"
@@ -121,6 +122,7 @@ std::optional<spec::Seccomp> seccomp_filter(const store::ContainerConfig& config
   if (security.seccomp == "unconfined" || (config.privileged && security.seccomp.empty())) return std::nullopt;
   const spec::ProfileTarget target{wanted_capabilities(config, known_caps), std::string(spec::native_arch())};
   if (security.seccomp.empty() || security.seccomp == "default") return spec::default_seccomp_profile(target);
+  if (security.seccomp == "hardened") return spec::hardened_seccomp_profile(target);
   const auto text = sys::read_small_file(security.seccomp, 16U << 20U);
   if (!text) throw_usage("opening seccomp profile {}: no such file or directory", security.seccomp);
   try {
@@ -292,6 +294,23 @@ void plan_notify(Context& context, const store::ContainerRecord& record, SpecInp
   input.notify_socket = "/run/notify/notify.sock";
 }
 
+/// --security-opt label= and the mounts with :z and :Z, where SELinux is on.
+void plan_selinux(Context& context, const SecurityOptions& security, StartPlan& plan, SpecInput& input) {
+  if ((security.labels.empty() && plan.relabels.empty()) || !context.host().security.get().selinux) return;
+  const SelinuxLabels labels = selinux_labels(security.labels);
+  plan.file_label = labels.file;
+  plan.shared_file_label = labels.shared_file;
+  if (!security.labels.empty() && !security.label_disable) input.selinux_label = labels.process;
+}
+
+/// --hooks-dir.
+void plan_hooks(Context& context, const store::ContainerConfig& config, spec::RuntimeConfig& made, StartPlan& plan) {
+  const auto is_bind = [](const store::MountRequest& mount) { return mount.type == "bind"; };
+  made.hooks =
+      read_hooks(context.global.hooks_dirs, made, std::any_of(config.mounts.begin(), config.mounts.end(), is_bind));
+  plan.poststop_hooks = !made.hooks.poststop.empty();
+}
+
 /// Shared memory of another container as a mount in this session: cloned in its mount namespace, attached in ours.
 void share_shm(const StartPlan& plan) {
   const std::string target = plan.bundle + "/shm";
@@ -315,7 +334,7 @@ void share_shm(const StartPlan& plan) {
 
 void check_seccomp_profile(const store::ContainerConfig& config) {
   const SecurityOptions security = parse_security_options(config.security_opt);
-  if (security.seccomp.empty() || security.seccomp == "default") return;
+  if (security.seccomp.empty() || security.seccomp == "default" || security.seccomp == "hardened") return;
   (void)seccomp_filter(config, security, sys::known_caps());
 }
 
@@ -412,6 +431,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   plan.copy_ups = std::move(mounts.copy_ups);
   plan.overlays = std::move(mounts.overlays);
   plan.chowns = std::move(mounts.chowns);
+  plan.relabels = std::move(mounts.relabels);
   input.mounts = std::move(mounts.mounts);
   input.devices = find_devices(config);
   plan_secrets(record, plan, input);
@@ -445,6 +465,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
     if (!context.host().security.get().apparmor) throw_error("--security-opt apparmor: AppArmor is not enabled here");
     input.apparmor_profile = security.apparmor;
   }
+  plan_selinux(context, security, plan, input);
   input.cgroup_path = group.leaf;
   input.can_limit_pids = group.pids;
   if (config.http_proxy) input.http_proxy_env = proxy_variables();
@@ -465,7 +486,8 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
            ? fmt::format("engine=\"kelp\"\nname=\"{}\"\nid=\"{}\"\nimage=\"{}\"\nimageid=\"{}\"\nrootless=1\n",
                          record.name, record.id, record.image_name, record.image_id)
            : ""});
-  const spec::RuntimeConfig made = make_runtime_config(input);
+  spec::RuntimeConfig made = make_runtime_config(input);
+  if (!context.global.hooks_dirs.empty()) plan_hooks(context, config, made, plan);
   plan.workdir = made.process->cwd;
   plan.config_json = spec::print_runtime_config(made);
 
@@ -510,6 +532,11 @@ void fill_volumes(Context& context, const StartPlan& plan, int root_fd) {
   if (!single)
     for (const ChownRequest& chown : plan.chowns)
       sys::chown_tree_at(AT_FDCWD, chown.host_path.c_str(), plan.user_uid, plan.user_gid);
+  for (const RelabelRequest& relabel : plan.relabels)
+    step("relabel for SELinux", [&] {
+      sys::set_xattr_of_tree(relabel.host_path, "security.selinux",
+                             relabel.shared ? plan.shared_file_label : plan.file_label);
+    });
   for (const auto& secret : plan.secrets) {
     if (!single && ::chown(secret.path.c_str(), secret.uid, secret.gid) < 0)
       throw_errno("change owner of the secret {}", secret.path);

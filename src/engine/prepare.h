@@ -24,8 +24,10 @@ struct StartPlan {
   std::vector<CopyUp> copy_ups;  ///< see fill_volumes()
   std::vector<SessionOverlay> overlays;
   std::vector<ChownRequest> chowns;
-  std::uint32_t user_uid = 0, user_gid = 0;  ///< container user as ids of S, for :U and new volumes
-  std::uint32_t root_uid = 0, root_gid = 0;  ///< container root as ids of S: owner of `/`
+  std::vector<RelabelRequest> relabels;
+  std::string file_label, shared_file_label;  ///< for these, see selinux_labels()
+  std::uint32_t user_uid = 0, user_gid = 0;   ///< container user as ids of S, for :U and new volumes
+  std::uint32_t root_uid = 0, root_gid = 0;   ///< container root as ids of S: owner of `/`
   /// Ids of running containers whose namespaces are joined: the session must be in their S.
   store::Strings joins;
   std::string stop_signal;  ///< name or number: the option's, the image's, "SIGTERM"
@@ -47,6 +49,7 @@ struct StartPlan {
   bool tty = false;
   bool new_network = false;  ///< config.json asks for a network namespace of its own
   bool single_id = false;
+  bool poststop_hooks = false;  ///< the runtime's delete has to run them
   store::Strings warnings;
 };
 

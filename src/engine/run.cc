@@ -30,6 +30,7 @@
 #include "engine/remove.h"
 #include "engine/runtime_client.h"
 #include "engine/session.h"
+#include "engine/trace.h"
 #include "store/containers.h"
 #include "sys/lock.h"
 #include "sys/procfs.h"
@@ -169,6 +170,7 @@ FollowOptions follow_options(const store::ContainerRecord& record, const StartOp
   follow.sig_proxy = options.sig_proxy;
   follow.foreground = options.foreground;
   follow.detach_keys = options.detach_keys;
+  follow.last_words = options.last_words;
   return follow;
 }
 
@@ -203,6 +205,10 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     plan_health_check(record, plan.bundle, plan.config_json, monitor_plan);
     monitor_plan.event_attach = options.foreground && (streams.in || streams.out || streams.err);
     if (options.die_with_parent) tie_to_caller(options, monitor_plan);
+    if (options.trace != nullptr && monitor_plan.own_runtime) {
+      for (const auto& word : {std::string("--trace-file"), options.trace->share(monitor_plan.run_dir)})
+        monitor_plan.create_args.push_back(word);
+    }
     const Fd file = plan_file(monitor_plan);
     ask_to_attach(link.get(), streams);
     SessionRequest request;
@@ -238,9 +244,11 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     if (::write(gate.second.get(), "g", 1) != 1) throw_errno("let the monitor start");
     gate.second.reset();
     far_link.reset();
-    lock.unlock();                                   // ours: the monitor has its own
-    const int pid = wait_until_started(link.get());  // 5. runtime, network, gate
+    lock.unlock();  // ours: the monitor has its own
+    // 5. runtime, network, gate
+    const int pid = wait_until_started(link.get());
     monitored = true;
+    if (options.started) options.started();
     group.group.release();
     upcoming.hand_over(session.pid);
     session.detach();

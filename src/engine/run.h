@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "store/container_record.h"
@@ -7,6 +8,7 @@
 namespace kelp::engine {
 
 struct Context;
+class StartTrace;
 
 /// attach_*     which streams are connected while in the foreground
 /// foreground   wait for the end of the container; otherwise return once it has been started
@@ -20,6 +22,9 @@ struct StartOptions {
   bool die_with_parent = false;
   unsigned preserve_fds = 0;  ///< descriptors of the caller, from 3 on, that the container gets
   std::string detach_keys = "ctrl-p,ctrl-q";
+  StartTrace* trace = nullptr;        ///< kelp-oci's steps are wanted as well
+  std::string* last_words = nullptr;  ///< the end of the output is kept there, in the foreground
+  std::function<void()> started;      ///< called when the container runs, before its output
 };
 
 /// detached   true: not in the foreground, or the user typed the detach keys

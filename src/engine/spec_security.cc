@@ -71,8 +71,6 @@ SecurityOptions parse_security_options(const store::Strings& options) {
     } else if (name == "label" && !value.empty()) {
       if (value == "disable")
         parsed.label_disable = true;
-      else if (value == "nested")
-        parsed.label_nested = true;
       else
         parsed.labels.push_back(value);
     } else if (name == "mask" && !value.empty()) {
@@ -87,7 +85,28 @@ SecurityOptions parse_security_options(const store::Strings& options) {
       throw_usage("invalid --security-opt {}", quoted(option));
     }
   }
+  (void)selinux_labels(parsed.labels);  // the words are judged on every host
   return parsed;
+}
+
+SelinuxLabels selinux_labels(const store::Strings& labels) {
+  std::string user = "system_u", role = "system_r", type = "container_t", level = "s0", file_type = "container_file_t";
+  for (const std::string& label : labels) {
+    const size_t colon = label.find(':');
+    const std::string name = label.substr(0, colon);
+    std::string* const part = name == "user"       ? &user
+                              : name == "role"     ? &role
+                              : name == "type"     ? &type
+                              : name == "level"    ? &level
+                              : name == "filetype" ? &file_type
+                                                   : nullptr;
+    if (part == nullptr || colon == std::string::npos || colon + 1 == label.size())
+      throw_usage("--security-opt label={}: disable, user:, role:, type:, level: and filetype: are possible",
+                  quoted(label));
+    *part = label.substr(colon + 1);
+  }
+  return {fmt::format("{}:{}:{}:{}", user, role, type, level), fmt::format("{}:object_r:{}:{}", user, file_type, level),
+          fmt::format("{}:object_r:{}:s0", user, file_type)};
 }
 
 spec::Seccomp with_faked_ids(std::optional<spec::Seccomp> base) {

@@ -101,6 +101,7 @@ void LogFile::rotate() {
 
 void LogFile::write(unsigned stream, std::string_view bytes) {
   if (format_ == LogFormat::none || bytes.empty()) return;
+  if (format_ == LogFormat::journal) return journal_.write(stream, bytes);
   const char* const name = stream == 2 ? "stderr" : "stdout";
   char stamp[64];
   const size_t stamp_size = format_time(stamp, sizeof stamp, format_ == LogFormat::k8s_file ? "+00:00" : "Z");

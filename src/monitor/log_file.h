@@ -3,8 +3,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/owned.h"
+#include "monitor/journal.h"
 
 namespace kelp::monitor {
 
@@ -12,6 +14,7 @@ enum class LogFormat {
   none,
   k8s_file,   ///< "2026-01-01T00:00:00.000000000+00:00 stdout F text": the CRI line format, P for a part of a line
   json_file,  ///< {"log":"text\n","stream":"stdout","time":"…"}: Docker's
+  journal,    ///< no file: entries of systemd's journal
 };
 
 /// The container's log. A write that fails (disk full) loses that output and nothing else; one warning.
@@ -21,6 +24,7 @@ class LogFile {
   /// max_size: bytes after which the file becomes <path>.1 (replacing an older one) and a new one begins; -1 = never.
   /// throws SysError when it cannot be opened
   LogFile(LogFormat format, std::string path, std::int64_t max_size);
+  explicit LogFile(Journal journal) : format_(LogFormat::journal), journal_(std::move(journal)) {}
 
   /// One read's worth of a stream (1 stdout, 2 stderr), under one time stamp.
   void write(unsigned stream, std::string_view bytes);
@@ -38,6 +42,7 @@ class LogFile {
   Fd fd_;
   size_t filled_ = 0;
   bool warned_ = false;
+  Journal journal_;
 };
 
 }  // namespace kelp::monitor

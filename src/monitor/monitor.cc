@@ -29,6 +29,7 @@ constexpr std::chrono::seconds kHealthyRun(10);
 constexpr int kTimedOut = 255;
 
 LogFile open_log(const Plan& plan) {
+  if (plan.log_driver == "journald") return LogFile(Journal(plan.log_path, plan.log_fields));
   LogFormat format = LogFormat::none;
   if (plan.log_driver == "k8s-file") format = LogFormat::k8s_file;
   if (plan.log_driver == "json-file") format = LogFormat::json_file;
@@ -237,6 +238,8 @@ void Monitor::report_failure(const Error& error) {
 void Monitor::finish() {
   remove_state(plan_);
   if (plan_.remove) {
+    // Hooks of the runtime's delete run in the bundle, which is about to go.
+    if (plan_.state_dir.empty()) delete_from_runtime();
     move_to_trash(plan_);
     emit("remove");
   }

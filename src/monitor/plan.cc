@@ -53,6 +53,7 @@ void visit(PlanRef& plan, Io&& io) {
   io("forward", plan.forwards);
   io("log_driver", plan.log_driver);
   io("log_path", plan.log_path);
+  io("log_fields", plan.log_fields);
   io("log_max_size", plan.log_max_size);
   io("tty", plan.tty);
   io("interactive", plan.interactive);

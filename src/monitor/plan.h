@@ -68,8 +68,9 @@ struct Plan {
   std::vector<std::string> slirp;  ///< argv of slirp4netns without descriptors, socket and target; empty = none
   std::vector<std::pair<std::string, std::string>> forwards;  ///< port in words, API request
   // streams
-  std::string log_driver = "k8s-file", log_path;
-  std::int64_t log_max_size = -1;  ///< bytes, -1 = no limit
+  std::string log_driver = "k8s-file", log_path;  ///< journald: the journal's socket
+  std::string log_fields;                         ///< journald: "NAME=value\n" lines of each entry
+  std::int64_t log_max_size = -1;                 ///< bytes, -1 = no limit
   bool tty = false, interactive = false;
   unsigned preserve_fds = 0;       ///< descriptors from 3 on that the container gets
   unsigned rows = 0, columns = 0;  ///< of a terminal, 0 = leave

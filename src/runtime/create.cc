@@ -27,6 +27,7 @@
 #include "sys/procfs.h"
 #include "sys/sd_bus.h"
 #include "sys/signals.h"
+#include "sys/trace.h"
 
 namespace kelp::runtime {
 namespace {
@@ -307,6 +308,7 @@ int run_container(const CreateOptions& options) {
     state.pid = c.first.pid;
     const auto& seccomp = c.plan.bundle.config.linux_.seccomp;
     serve_until_exec(*c.link, state, seccomp ? &*seccomp : nullptr);
+    sys::trace_end("exec");
   });
   c.undo.commit();
   const spec::Hooks& hooks = c.plan.bundle.config.hooks;

@@ -22,6 +22,7 @@
 #include "sys/loopback.h"
 #include "sys/namespaces.h"
 #include "sys/safe_path.h"
+#include "sys/trace.h"
 
 namespace kelp::runtime {
 namespace {
@@ -199,6 +200,7 @@ void tell_the_story(InitPlan& plan, ChildLink& link) {
     });
   });
   if (plan.die_with_parent && !last_is_filter) die_with_parent(plan.watch.get());
+  sys::trace_begin("exec");
   exec_payload(program, process.args, env);
 }
 

@@ -4,6 +4,7 @@
 
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/error.h"
@@ -176,6 +177,54 @@ Seccomp load_docker_profile(std::string_view text, const ProfileTarget& target) 
 }
 
 Seccomp default_seccomp_profile(const ProfileTarget& target) { return load_docker_profile(kDefaultProfile, target); }
+
+Seccomp hardened_seccomp_profile(const ProfileTarget& target) {
+  static constexpr std::string_view kRefused[] = {"add_key",
+                                                  "bpf",
+                                                  "clock_adjtime",
+                                                  "clock_adjtime64",
+                                                  "fanotify_init",
+                                                  "fanotify_mark",
+                                                  "io_uring_enter",
+                                                  "io_uring_register",
+                                                  "io_uring_setup",
+                                                  "kcmp",
+                                                  "keyctl",
+                                                  "lookup_dcookie",
+                                                  "mbind",
+                                                  "memfd_secret",
+                                                  "migrate_pages",
+                                                  "modify_ldt",
+                                                  "move_pages",
+                                                  "name_to_handle_at",
+                                                  "open_by_handle_at",
+                                                  "perf_event_open",
+                                                  "personality",
+                                                  "pidfd_getfd",
+                                                  "process_madvise",
+                                                  "process_mrelease",
+                                                  "process_vm_readv",
+                                                  "process_vm_writev",
+                                                  "ptrace",
+                                                  "remap_file_pages",
+                                                  "request_key",
+                                                  "set_mempolicy",
+                                                  "set_mempolicy_home_node",
+                                                  "sysfs",
+                                                  "syslog",
+                                                  "uselib",
+                                                  "userfaultfd",
+                                                  "ustat",
+                                                  "vmsplice"};
+  Seccomp profile = default_seccomp_profile(target);
+  for (SeccompRule& rule : profile.syscalls)
+    if (rule.action == SeccompAction::allow)
+      std::erase_if(rule.names, [](const std::string& name) {
+        return std::find(std::begin(kRefused), std::end(kRefused), name) != std::end(kRefused);
+      });
+  std::erase_if(profile.syscalls, [](const SeccompRule& rule) { return rule.names.empty(); });
+  return profile;
+}
 
 std::string_view default_seccomp_profile_text() noexcept { return kDefaultProfile; }
 

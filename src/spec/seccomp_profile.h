@@ -26,6 +26,9 @@ Seccomp load_docker_profile(std::string_view text, const ProfileTarget& target);
 
 /// kelp's own default profile (contrib/seccomp.json), compiled in: the same as load_docker_profile of that file.
 Seccomp default_seccomp_profile(const ProfileTarget& target);
+/// The default one without the calls that reach into other processes, widen the kernel's surface beyond what servers
+/// and tools need, or tell of the host: io_uring, ptrace, userfaultfd, keys, handles of files, NUMA.
+Seccomp hardened_seccomp_profile(const ProfileTarget& target);
 /// contrib/seccomp.json without its comments and white space.
 std::string_view default_seccomp_profile_text() noexcept;
 

@@ -335,6 +335,20 @@ void chown_below(int dirfd, const char* name, uid_t uid, gid_t gid) {
     if (::fchmodat(dirfd, name, info.st_mode & 07777, 0) < 0) throw_errno("change mode of {}", printable(name));
 }
 
+/// path: of the entry, through the descriptor of its directory.
+void set_xattr_below(const std::string& path, const char* attribute, const std::string& value) {
+  char now[256];
+  const ssize_t size = ::lgetxattr(path.c_str(), attribute, now, sizeof now);
+  // SELinux gives its labels back with a NUL at the end.
+  const bool same = size >= 0 && std::string_view(now, ::strnlen(now, static_cast<size_t>(size))) == value;
+  if (!same && ::lsetxattr(path.c_str(), attribute, value.data(), value.size(), 0) < 0)
+    throw_errno("set {} of {}", attribute, printable(path));
+  const Fd dir(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!dir) return;
+  for (const auto& [name, type] : entries_of(dir.get()))
+    set_xattr_below(fd_path(dir.get()) + "/" + name, attribute, value);
+}
+
 void measure(int dirfd, TreeSize& size, std::map<std::pair<dev_t, ino_t>, bool>& seen) {
   for (const auto& [name, type] : entries_of(dirfd)) {
     struct stat info {};
@@ -419,6 +433,10 @@ void copy_attributes(int from_fd, int to_fd, const CopyOptions& options) {
   struct stat info {};
   if (::fstat(from_fd, &info) < 0) throw_errno("stat");
   TreeCopier(options).attributes(from_fd, to_fd, info);
+}
+
+void set_xattr_of_tree(const std::string& path, const char* attribute, const std::string& value) {
+  set_xattr_below(path, attribute, value);
 }
 
 void chown_tree_at(int dirfd, const char* name, uid_t uid, gid_t gid) { chown_below(dirfd, name, uid, gid); }

@@ -48,6 +48,9 @@ void copy_entry(int from_dirfd, const char* name, int to_dirfd, const char* to_n
 /// Owner, mode, times and xattrs of one open directory or file given to another.
 void copy_attributes(int from_fd, int to_fd, const CopyOptions& options = {});
 
+/// Gives every entry of a tree (the top included, links themselves) an attribute, where it has another value.
+void set_xattr_of_tree(const std::string& path, const char* attribute, const std::string& value);
+
 /// Changes owners of a whole tree (the entry itself included) where they differ; links are not followed.
 void chown_tree_at(int dirfd, const char* name, uid_t uid, gid_t gid);
 

@@ -61,3 +61,31 @@ def test_stopped_and_never_started(kelp):
     kelp("create", "--name", "new", *NONE, "busybox", "true")
     kelp.fails("isolation", "new", says="never been started", hint="kelp start new")
     kelp.fails("isolation", "nothing", says="nothing")
+
+
+def test_the_hardened_filter_refuses_more(kelp):
+    needs.need("subids")
+    calls = {}
+    for name, options in (("usual", ()), ("hardened", ("--security-opt", "seccomp=hardened"))):
+        kelp("run", "--name", name, *NONE, *options, "busybox", "true")
+        touch = report(kelp, name, 1)
+        calls[name] = touch["Touch"]["Seccomp"]["AllowedCalls"]
+        assert ("seccomp" in parts(touch)) == (name == "usual")
+    assert 200 < calls["hardened"] < calls["usual"]
+    kelp("run", "--name", "own", "--hardened", "--security-opt", "seccomp=default", "busybox", "true")
+    assert parts(report(kelp, "own", 1)) == {"seccomp"}
+
+
+def test_who_cannot_live_hardened_is_told_which_part(kelp):
+    needs.need("subids")
+    for script, option in (("echo x >/file", "--read-only=false"), ("cat /etc/shadow >/dev/null || cat /root/x", "--user 0"),
+                           ("ip link set lo down", "--cap-add"), ("wget -q -O - http://192.0.2.1/", "--network")):
+        prepared = "mkdir -p /tmp/x; " + script
+        done = kelp("run", "--rm", "--hardened", "busybox", "sh", "-c", prepared, code=None)
+        if "--user" in option and done.code == 0:
+            continue  # this image lets everybody read both
+        hints = [line for line in done.err.splitlines() if line.startswith("hint: --hardened: ")]
+        assert done.code != 0 and len(hints) == 1 and option in hints[0], done
+    # What fails by itself, and what is not hardened, gets no such word.
+    assert "hint" not in kelp("run", "--rm", "--hardened", "busybox", "sh", "-c", "exit 3", code=3).err
+    assert "hint" not in kelp("run", "--rm", *NONE, "--read-only", "busybox", "sh", "-c", "echo x >/file", code=1).err

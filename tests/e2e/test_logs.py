@@ -1,5 +1,6 @@
 """`kelp logs`: parts, times, names, several containers, drivers, rotation."""
 
+import os
 import re
 import time
 
@@ -90,3 +91,12 @@ def test_a_line_that_a_crash_cut(kelp):
     with log.open("a") as file:
         file.write("2026-01-01T00:00:00.000")
     assert kelp("logs", "c").out == "whole\n" == kelp("logs", "--tail", "5", "c").out
+
+
+def test_no_journal_is_said_before_anything_is_made(kelp):
+    """With one: tests/vm/test_journal.py."""
+    if os.path.exists("/run/systemd/journal/socket"):
+        pytest.skip("needs no-journal: here is one")
+    kelp.fails("run", "--log-driver", "journald", *NONE, "busybox", "true", says="/run/systemd/journal/socket",
+               hint="k8s-file")
+    assert kelp("ps", "-aq").text == ""

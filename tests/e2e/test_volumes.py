@@ -175,3 +175,13 @@ def test_cp_and_start_at_the_same_time(kelp, shared):
         assert start.wait(timeout=60) == 0, start.stderr.read()
         assert copy.wait(timeout=60) == 0, copy.stderr.read()
     assert kelp("start", "-a", "c").out == "from the host\n"
+
+
+def test_suffixes_for_other_hosts(kelp, place):
+    """:z and :Z relabel where SELinux is on; ids of a mount are only root's to map, which is said at once."""
+    for suffix in ("z", "Z", "ro,z"):
+        assert kelp("run", "--rm", "--network", "none", "-v", f"{place}:/there:{suffix}", "busybox", "ls", "/there").lines == os.listdir(place)
+    kelp.fails("create", "--network", "none", "-v", f"{place}:/there:idmap", "busybox", "true", says="idmap", hint="U gives")
+    kelp("run", "--rm", "--network", "none", "--security-opt", "label=disable", "busybox", "true")
+    kelp("run", "--rm", "--network", "none", "--security-opt", "label=type:spc_t", "busybox", "true")
+    kelp.fails("create", "--network", "none", "--security-opt", "label=colour:red", "busybox", "true", says="label=")

@@ -1,11 +1,14 @@
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <array>
+#include <optional>
 
 #include "base/error.h"
 #include "runtime/commands/commands.h"
 #include "runtime/commands/create_options.h"
 #include "runtime/create.h"
+#include "sys/trace.h"
 
 namespace kelp::runtime {
 namespace {
@@ -18,6 +21,7 @@ constexpr std::array kOptions = {
     OptionSpec{"hold-fd", 0, "N",
                "say \"cloned PID\" and \"created PID\" there and wait for a byte before the program starts", true},
     OptionSpec{"network-fd", 0, "N", "a socket over which the new network namespace comes", true},
+    OptionSpec{"trace-file", 0, "FILE", "note the steps there (sys/trace.h)", true},
 };
 
 int descriptor(const Call& call, const char* name) {
@@ -32,6 +36,12 @@ int run(const Call& call) {
   options.keep = call.options.flag("keep");
   options.hold_fd = descriptor(call, "hold-fd");
   options.network_fd = descriptor(call, "network-fd");
+  std::optional<sys::TracePage> trace;
+  // Whoever asked may have gone (a restart): then nobody wants to know.
+  if (const std::string path = call.options.value("trace-file"); !path.empty() && ::access(path.c_str(), W_OK) == 0) {
+    trace.emplace(sys::TracePage::file(path, false));
+    trace->listen("kelp-oci");
+  }
   return run_container(options);
 }
 

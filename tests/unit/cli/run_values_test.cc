@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "base/error.h"
+#include "cli/options_run.h"
 
 using namespace kelp::cli;
 using kelp::UsageError;
@@ -101,4 +102,23 @@ TEST_CASE("small forms") {
   apply_key_value(sysctl, "net.core.somaxconn=5", "--sysctl");
   CHECK(sysctl.at("net.core.somaxconn") == "5");
   CHECK_THROWS_AS(apply_key_value(sysctl, "novalue", "--sysctl"), UsageError);
+}
+
+TEST_CASE("the last words of a program name the part of --hardened that it cannot live with") {
+  kelp::store::ContainerConfig config;
+  config.read_only = true;
+  config.user = "1000:1000";
+  config.cap_drop = {"ALL"};
+  config.networks = {"none"};
+  const auto names = [&](const char* words, const char* option) {
+    return hardened_part(config, words).find(option) != std::string::npos;
+  };
+  CHECK(names("mkdir: can't create directory '/x': Read-only file system", "--read-only=false"));
+  CHECK(names("sh: can't create /etc/x: Permission denied", "--user 0"));
+  CHECK(names("chown: /x: Operation not permitted", "--cap-add"));
+  CHECK(names("wget: bad address 'example.org'", "--network"));
+  CHECK(names("Permission denied\nconnect: Network is unreachable\n", "--network"));
+  CHECK(hardened_part(config, "syntax error").empty());
+  config.read_only = false;
+  CHECK(hardened_part(config, "Read-only file system").empty());
 }

@@ -2,6 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include "engine/journal.h"
+
+using kelp::engine::journal_fields;
+using kelp::engine::parse_journal_line;
 using kelp::engine::parse_json_line;
 using kelp::engine::parse_k8s_line;
 
@@ -35,4 +39,34 @@ TEST_CASE("lines of json-file") {
   CHECK(entry->partial);
   CHECK_FALSE(parse_json_line(R"({"log":"torn)"));
   CHECK_FALSE(parse_json_line("[]"));
+}
+
+TEST_CASE("entries of the journal") {
+  const auto text =
+      parse_journal_line(R"({"__REALTIME_TIMESTAMP":"1764028800123456","PRIORITY":"3","MESSAGE":"oops"})");
+  REQUIRE(text);
+  CHECK(text->text == "oops");
+  CHECK(text->is_stderr);
+  CHECK(!text->partial);
+  CHECK(text->time.time_since_epoch() == std::chrono::microseconds(1764028800123456));
+  const auto bytes = parse_journal_line(
+      R"({"__REALTIME_TIMESTAMP":"1","PRIORITY":"6","MESSAGE":[97,0,255],"CONTAINER_PARTIAL_MESSAGE":"true"})");
+  REQUIRE(bytes);
+  CHECK(bytes->text == std::string("a\0\xff", 3));
+  CHECK(bytes->partial);
+  CHECK(!parse_journal_line("{"));
+  CHECK(!parse_journal_line(R"({"MESSAGE":"no time"})"));
+  CHECK(!parse_journal_line(R"({"__REALTIME_TIMESTAMP":"1","MESSAGE":null})"));
+}
+
+TEST_CASE("fields of the journal are lines of their own") {
+  kelp::store::ContainerRecord record;
+  record.id = std::string(64, 'a');
+  record.name = "web";
+  record.image_name = "docker.io/library/x:1";
+  record.config.log_options["tag"] = "two\nlines";
+  const std::string fields = journal_fields(record);
+  CHECK(fields.find("CONTAINER_NAME=web\n") != std::string::npos);
+  CHECK(fields.find("CONTAINER_ID=aaaaaaaaaaaa\n") != std::string::npos);
+  CHECK(fields.find("CONTAINER_TAG=twolines\n") != std::string::npos);
 }

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "base/error.h"
+#include "engine/make_spec.h"
 #include "engine/mounts.h"
 #include "engine/network.h"
 #include "engine/user_namespace.h"
@@ -141,4 +142,18 @@ TEST_CASE("user namespaces in ids of S") {
   const sys::IdMaps lone{{{0, 1000, 1}}, {{0, 1000, 1}}, false};
   CHECK(plan_ids(config, lone, 1000, 1000, {}).uids == sys::IdRanges{{1000, 0, 1}});
   CHECK(plan_ids(config, lone, 1000, 1000, {}).layers.key == "single");
+}
+
+TEST_CASE("labels for SELinux") {
+  const SelinuxLabels usual = selinux_labels({});
+  CHECK(usual.process == "system_u:system_r:container_t:s0");
+  CHECK(usual.file == "system_u:object_r:container_file_t:s0");
+  const SelinuxLabels own =
+      selinux_labels({"type:spc_t", "level:s0:c1,c2", "filetype:other_t", "user:me_u", "role:r_r"});
+  CHECK(own.process == "me_u:r_r:spc_t:s0:c1,c2");
+  CHECK(own.file == "me_u:object_r:other_t:s0:c1,c2");
+  CHECK(own.shared_file == "me_u:object_r:other_t:s0");
+  CHECK_THROWS_AS(selinux_labels({"nested"}), kelp::Error);
+  CHECK_THROWS_AS(parse_security_options({"label=colour:red"}), kelp::Error);
+  CHECK(parse_security_options({"label=disable"}).label_disable);
 }

@@ -2,8 +2,14 @@
 
 #include <doctest/doctest.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include <algorithm>
+
+#include "base/error.h"
 #include "base/text.h"
+#include "monitor/journal.h"
 #include "monitor/runtime_log.h"
 #include "sys/lock.h"
 #include "sys/xattr_tree.h"
@@ -91,4 +97,31 @@ TEST_CASE("what runtimes say in their logs") {
                         "\n");
   CHECK(ours.error == "say \"hint\": not this");
   CHECK(ours.hint == "printf 'a\\nb'");
+}
+
+TEST_CASE("output as entries of a journal") {
+  const Scratch scratch;
+  const std::string path = scratch.path + "/socket";
+  const kelp::Fd server(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  REQUIRE(::bind(server.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  LogFile log(Journal(path, "CONTAINER_NAME=web\n"));
+  log.write(2, "one\ntwo");
+  log.write(1, std::string(20000, 'x') + "\n");
+  const auto next = [&] {
+    std::string text(40000, '\0');
+    const ssize_t size = ::recv(server.get(), text.data(), text.size(), 0);
+    text.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
+    return text;
+  };
+  CHECK(next() == std::string("CONTAINER_NAME=web\nPRIORITY=3\nMESSAGE\n\3\0\0\0\0\0\0\0one\n", 50));
+  const std::string part = next();
+  CHECK(part.find("CONTAINER_PARTIAL_MESSAGE=true\nMESSAGE\n") != std::string::npos);
+  CHECK(part.substr(part.size() - 4) == "two\n");
+  const std::string large = next();
+  CHECK(large.find("PRIORITY=6\nMESSAGE\n") != std::string::npos);
+  CHECK(large.size() > 20000);
+  CHECK_THROWS_AS(Journal(scratch.path + "/nobody", ""), kelp::SysError);
 }

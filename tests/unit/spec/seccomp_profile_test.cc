@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -112,4 +113,15 @@ TEST_CASE("conditions of a profile") {
   CHECK_THROWS_WITH_AS(
       load_docker_profile(R"({"defaultAction":"SCMP_ACT_LOG","syscalls":[{"action":"SCMP_ACT_LOG"}]})", {}),
       "syscalls[0]: names no system call", Error);
+}
+
+TEST_CASE("the hardened profile allows less than the default one, and nothing else") {
+  const ProfileTarget target{0, std::string(native_arch())};
+  const auto usual = allowed(default_seccomp_profile(target), false);
+  const auto hardened = allowed(hardened_seccomp_profile(target), false);
+  CHECK(std::includes(usual.begin(), usual.end(), hardened.begin(), hardened.end()));
+  CHECK(usual.contains("ptrace"));
+  for (const char* name : {"ptrace", "io_uring_setup", "process_vm_readv", "vmsplice"}) CHECK(!hardened.contains(name));
+  for (const char* name : {"execve", "mknodat", "futex", "shmget"}) CHECK(hardened.contains(name));
+  CHECK(hardened_seccomp_profile(target).default_action == SeccompAction::error);
 }

@@ -116,3 +116,17 @@ TEST_CASE("locks exclude, and follow a file that was replaced") {
   held.reset();
   CHECK(FileLock::try_shared(path));
 }
+
+TEST_CASE("an attribute of a whole tree") {
+  const TemporaryRoot root;
+  const std::string& top = root.path;
+  mkdirs(top + "/a/b", 0755);
+  replace_file(top + "/a/b/file", "");
+  if (::setxattr(top.c_str(), "user.test", "old", 3, 0) < 0) return;  // a file system without them
+  set_xattr_of_tree(top, "user.test", "new");
+  for (const char* path : {"", "/a", "/a/b", "/a/b/file"}) {
+    char value[16] = {};
+    CHECK(::getxattr((top + path).c_str(), "user.test", value, sizeof value) == 3);
+    CHECK(std::string(value) == "new");
+  }
+}

@@ -1,0 +1,29 @@
+"""--log-driver journald, with systemd's own journal."""
+
+import pytest
+
+RUN = "kelp run --log-driver journald --network none"
+
+
+@pytest.fixture
+def journal(run):
+    """Kept on disk: only then does the journal of an ordinary user exist."""
+    run("mkdir -p /var/log/journal && systemctl restart systemd-journald && journalctl --flush", "root")
+
+
+def test_output_goes_to_the_journal_and_comes_back(run, journal):
+    run(f"{RUN} --name j --log-opt tag=mine busybox sh -c 'echo one; echo two >&2; printf three'")
+    # journald takes its time; the messages are there when all thirteen bytes are.
+    done = run("wait_for '[ $(kelp logs j 2>&1 | wc -c) -ge 13 ]'; kelp logs j")
+    assert (done.out, done.err) == ("one\nthree", "two\n")
+    assert run("kelp logs --tail 100 -n j 2>/dev/null").out.splitlines()[0] == "j one"
+    assert run("kelp logs --since 1h j 2>/dev/null").out == "one\nthree"
+    assert sorted(run("journalctl -q -o cat CONTAINER_TAG=mine", "root").out.split()) == ["one", "three", "two"]
+    assert run("journalctl -q -o cat -p err CONTAINER_NAME=j", "root").out.split() == ["two"]
+    inspected = run("kelp inspect -f '{{.HostConfig.LogConfig.Type}},{{.HostConfig.LogConfig.Path}}' j").out.strip()
+    assert inspected == "journald,"
+
+
+def test_following_ends_with_the_container(run, journal):
+    run(f"{RUN} -d --name f busybox sh -c 'echo early; sleep 2; echo late'")
+    assert run("kelp logs -f f").out == "early\nlate\n"
