@@ -61,6 +61,11 @@ def uses():
     for path in sorted([*TESTS.glob("e2e/test_*.py"), *TESTS.glob("vm/test_*.py")]):
         if path.name not in NO_USE:
             found.update({(path.name, name): words for name, words in Module(path).tests().items()})
+    # Shell lines that podman and kelp play side by side: each line is one use.
+    for path in sorted(TESTS.glob("e2e/lives/*.txt")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if not line.startswith("#"):
+                found[path.name, f"line {number}"] = set(words_of(line))
     return found
 
 

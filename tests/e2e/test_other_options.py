@@ -529,3 +529,12 @@ def test_store_verify_fetches_again_as_somebody(bare_kelp, password_registry, tl
             bare_kelp("store", "verify", "--repair", *options)
             bare_kelp("store", "verify")
         bare_kelp("rmi", "-a", "-f")
+
+
+def test_who_is_not_there_and_all_who_are(kelp):
+    kelp.fails("wait", "nobody", says="nobody")
+    kelp("wait", "--ignore", "nobody")
+    needs.need("tun")
+    needs.need("program:slirp4netns")
+    kelp("run", "-d", "--name", "c", "-p", "127.0.0.1::80", "busybox", "sleep", "1000")
+    assert "80/tcp -> 127.0.0.1:" in kelp("port", "--all").out
