@@ -19,7 +19,7 @@ def pytest_configure(config):
     if os.getuid() == 0 and os.environ.get("KELP_TEST_V2") != "root":  # see tests/runtime/test_cgroup_v2.py
         pytest.exit("these tests are those of an ordinary user: run contrib/check, or tests/run, which drop to one", 4)
     processes.become_subreaper()
-    config.addinivalue_line("markers", "slow: takes minutes in its full form; sampled unless KELP_TEST_FULL is set")
+    config.addinivalue_line("markers", "slow: takes longer than the rest; KELP_TEST_FULL makes some of them larger")
     config.addinivalue_line("markers", "leaves(reason): the test leaves something on purpose")
     config.addinivalue_line("markers", "not_nested: makes no sense for a runtime in a user namespace that was made for it")
 

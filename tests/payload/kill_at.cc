@@ -1,11 +1,13 @@
 // kill_at LOG N PROGRAM ARG…: runs PROGRAM in this process and kills it, as SIGKILL does, as it enters its N-th system
 // call; N = 0 lets it end. LOG gets one line per system call: its number. Threads count along, child processes do not
-// (a traced newuidmap would have no privilege).
+// (a traced newuidmap would have no privilege). With KILL_AT_VICTIM=PID in the environment it is that process that
+// dies, and PROGRAM goes on once it has.
 //
 // The tracer is an orphan of its own, so that PROGRAM has the parent, the process number and the children that it has
 // without it. strace -D does the same, but now and then loses its tracee at the exec ("Stray PTRACE_EVENT_EXEC").
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -25,6 +27,15 @@ constexpr unsigned long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | 
 [[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "kill_at: %s: %s\n", what, std::strerror(errno));
   ::_exit(125);
+}
+
+void kill_and_wait(pid_t victim) {
+  const int process = static_cast<int>(::syscall(SYS_pidfd_open, victim, 0));
+  if (process < 0) return;  // it has ended by itself
+  ::kill(victim, SIGKILL);
+  pollfd ended = {process, POLLIN, 0};
+  ::poll(&ended, 1, 10000);
+  ::close(process);
 }
 
 // Follows the process until it has died. Calls are counted from its exec on.
@@ -57,8 +68,12 @@ constexpr unsigned long kOptions = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | 
           counting) {
         ::dprintf(log, "%lu\n", static_cast<unsigned long>(info.entry.nr));
         if (++count == nth) {
-          ::kill(program, SIGKILL);
-          continue;
+          if (const char* victim = std::getenv("KILL_AT_VICTIM")) {
+            kill_and_wait(static_cast<pid_t>(std::strtol(victim, nullptr, 10)));
+          } else {
+            ::kill(program, SIGKILL);
+            continue;
+          }
         }
       }
     } else if (event == PTRACE_EVENT_EXEC) {
