@@ -11,9 +11,15 @@ import pytest
 from harness import images, processes
 from harness.images import Image, LayerTar
 from harness.waiting import until
-from test_crash import FULL, NONE, SECONDS, Tracer, _settle, seed, sweep  # noqa: F401
+from test_crash import NONE, Tracer, _settle, seed, sweep  # noqa: F401
 
 PLAIN = "--tls-verify=false"
+FULL = bool(os.environ.get("KELP_TEST_FULL"))
+SECONDS = 25
+
+
+def sampled(seed):
+    return None if FULL else (seed, SECONDS)
 
 
 def noise(text, size):
@@ -58,7 +64,7 @@ def test_load_killed_at_system_calls(kelp, held, place, seed, program):
         kelp("image", "exists", "victim:1")
         kelp("rmi", "-f", "victim:1")
 
-    sweep(Tracer(kelp, place, program), seed, ("load", "-q", "-i", archive), after)
+    sweep(Tracer(kelp, place, program), ("load", "-q", "-i", archive), after, sample=sampled(seed))
 
 
 @pytest.mark.slow
@@ -76,7 +82,7 @@ def test_changes_killed_at_system_calls(kelp, held, place, seed, command):
         sound(kelp)
         kelp("load", "-q", "-i", archive)
 
-    sweep(tracer, seed, command, after)
+    sweep(tracer, command, after, sample=sampled(seed))
 
 
 @pytest.mark.slow
@@ -90,7 +96,7 @@ def test_pull_killed_at_system_calls(kelp, held, place, seed, program, registry)
         kelp("image", "exists", name)
         kelp("rmi", "-f", name)
 
-    sweep(Tracer(kelp, place, program), seed, ("pull", "-q", PLAIN, name), after)
+    sweep(Tracer(kelp, place, program), ("pull", "-q", PLAIN, name), after, sample=sampled(seed))
 
 
 @pytest.mark.slow
@@ -104,7 +110,7 @@ def test_commit_killed_at_system_calls(kelp, held, place, seed, program):
         assert kelp("run", "--rm", *NONE, "victim:1", "cat", "/kept").text == "kept"
         kelp("rmi", "-f", "victim:1")
 
-    sweep(Tracer(kelp, place, program), seed, ("commit", "-q", "changed", "localhost/victim:1"), after)
+    sweep(Tracer(kelp, place, program), ("commit", "-q", "changed", "localhost/victim:1"), after, sample=sampled(seed))
 
 
 LARGE = "localhost/random:1"
