@@ -62,7 +62,8 @@ std::uint32_t group_id(std::string_view group, const std::vector<GroupLine>& gro
   for (const GroupLine& line : groups)
     if (line.name == group) return line.gid;
   if (const auto number = to_id(group)) return *number;
-  throw_usage("unable to find group {}: no matching entries in group file", printable(group));
+  throw Error(fmt::format("unable to find group {}: no matching entries in group file", printable(group)),
+              kExitCannotInvoke);
 }
 
 }  // namespace
