@@ -45,8 +45,10 @@ void exec_from_readonly_mount(char** argv) {
   }
 }
 
-void exec_from_copy(int exe, char** argv) {
-  const Fd copy(::memfd_create("kelp-oci", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+/// A memory file with our program; false: the kernel would not seal it, since somebody (who reclaims or moves pages)
+/// holds one of its pages. It has waited for that itself.
+bool sealed_copy(int exe, Fd& copy) {
+  copy = Fd(::memfd_create("kelp-oci", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!copy) throw_errno("make a memory file");
   struct stat info {};
   if (::fstat(exe, &info) < 0) throw_errno("look at our own program");
@@ -54,8 +56,17 @@ void exec_from_copy(int exe, char** argv) {
   while (offset < info.st_size)
     if (::sendfile(copy.get(), exe, &offset, static_cast<size_t>(info.st_size - offset)) <= 0 && errno != EINTR)
       throw_errno("copy our own program");
-  if (::fchmod(copy.get(), 0500) < 0 || ::fcntl(copy.get(), F_ADD_SEALS, kSeals) < 0)
-    throw_errno("seal the copy of our own program");
+  if (::fchmod(copy.get(), 0500) < 0) throw_errno("change mode of the copy of our own program");
+  if (::fcntl(copy.get(), F_ADD_SEALS, kSeals) == 0) return true;
+  if (errno != EBUSY) throw_errno("seal the copy of our own program");
+  return false;
+}
+
+void exec_from_copy(int exe, char** argv) {
+  constexpr int kTries = 50;  // another copy has other pages
+  Fd copy;
+  for (int tries = 1; !sealed_copy(exe, copy); ++tries)
+    if (tries == kTries) throw SysError("seal the copy of our own program", EBUSY);
   exec_from(copy.get(), argv);
   throw_errno("run from a sealed copy");
 }
