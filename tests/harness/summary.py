@@ -6,9 +6,9 @@ import sys
 import xml.etree.ElementTree
 
 
-def reason(problem):
+def what_failed(problem):
     """What pytest or doctest says of a failure, in one line that is short enough for the end of a log."""
-    lines = [problem.get("message") or "", *(problem.text or "").splitlines()]
+    lines = f"{problem.get('message') or ''}\n{problem.text or ''}".splitlines()
     said = " | ".join(line.strip() for line in lines if line.strip())
     return said if len(said) <= 600 else f"{said[:400]} […] {said[-200:]}"
 
@@ -21,7 +21,7 @@ def main(directory):
             skip = case.find("skipped")
             problems = [*case.iter("failure"), *case.iter("error")]
             if problems:
-                failed.append(f"{name}: {reason(problems[0])}")
+                failed.append(f"{name}: {what_failed(problems[0])}")
             elif skip is not None:
                 skipped.setdefault(skip.get("message") or "skipped", []).append(name)
             else:
