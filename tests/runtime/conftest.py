@@ -249,7 +249,7 @@ class Runtime:
     def start(self, id="c1"):
         self("start", id)
 
-    def output(self, text=None, timeout=60):
+    def output(self, text=None, timeout=20):
         """stdout of a created container, once it holds `text`."""
         end = time.monotonic() + timeout
         while True:
@@ -262,7 +262,7 @@ class Runtime:
     def state(self, id="c1"):
         return json.loads(self("state", id).out)
 
-    def wait_status(self, status, id="c1", timeout=60):
+    def wait_status(self, status, id="c1", timeout=20):
         end = time.monotonic() + timeout
         while self.state(id)["status"] != status:
             assert time.monotonic() < end, self.state(id)
