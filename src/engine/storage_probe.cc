@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -76,11 +77,22 @@ std::string filesystem_of(const std::string& path) {
   return found;
 }
 
-bool is_network(const std::string& type) {
-  static constexpr const char* kTypes[] = {"nfs",        "nfs4",           "cifs",     "smb3",  "9p",
-                                           "afs",        "ceph",           "lustre",   "gpfs",  "glusterfs",
-                                           "fuse.sshfs", "fuse.glusterfs", "virtiofs", "beegfs"};
-  return std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes);
+/// statfs tells what the directory really lies on, also where no mount that can be seen here is named for it. All that
+/// FUSE serves has one number; what it is stands behind the dot of its type in mountinfo.
+bool is_network(const std::string& path, const std::string& type) {
+  // By numbers, as the kernel's own list of them leaves out some and older copies of it more.
+  static constexpr std::uint32_t kNetwork[] = {0x6969 /* NFS */,        0x517B /* SMB */,      0xFE534D42 /* SMB 2 */,
+                                               0xFF534D42 /* CIFS */,   0x01021997 /* 9p */,   0x5346414F /* AFS */,
+                                               0x6B414653 /* kAFS */,   0x00C36400 /* Ceph */, 0x73757245 /* Coda */,
+                                               0x0BD00BD0 /* Lustre */, 0x47504653 /* GPFS */, 0x19830326 /* BeeGFS */};
+  constexpr std::uint32_t kFuse = 0x65735546;
+  static constexpr const char* kOfFuse[] = {"virtiofs",       "fuse.sshfs",   "fuse.glusterfs", "fuse.ceph",
+                                            "fuse.ceph-fuse", "fuse.rclone",  "fuse.s3fs",      "fuse.curlftpfs",
+                                            "fuse.davfs",     "fuse.juicefs", "fuse.mfs",       "fuse.smbnetfs"};
+  struct statfs info {};
+  const auto number = ::statfs(path.c_str(), &info) == 0 ? static_cast<std::uint32_t>(info.f_type) : kFuse;
+  if (number != kFuse) return std::find(std::begin(kNetwork), std::end(kNetwork), number) != std::end(kNetwork);
+  return std::find(std::begin(kOfFuse), std::end(kOfFuse), type) != std::end(kOfFuse);
 }
 
 }  // namespace
@@ -101,7 +113,7 @@ StorageFacts probe_storage(Context& context) {
                  : facts.fuse_device && !facts.fuse_program.empty() ? "fuse-overlayfs"
                                                                     : "copy";
   facts.filesystem = filesystem_of(context.layout.data);
-  facts.network = is_network(facts.filesystem);
+  facts.network = is_network(context.layout.data, facts.filesystem);
   struct statvfs space {};
   if (::statvfs(context.layout.data.c_str(), &space) == 0) {
     facts.total = std::uint64_t{space.f_blocks} * space.f_frsize;

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 
 import pytest
 
@@ -120,6 +121,39 @@ def test_a_disk_that_is_nearly_full(small_store):
     found = findings(small_store)["storage"]
     assert found["Verdict"] == "warning" and "on tmpfs" in found["Text"] and found["Text"].endswith("; little space")
     assert found["Fix"] == "kelp image prune --all"
+
+
+@pytest.fixture
+def served(place):
+    """Mounts a file system that a program serves, under the name it has in the table of mounts: what is asked of it comes back
+    through FUSE, as with sshfs."""
+    needs.need("fuse")
+    needs.need("program:fuse-overlayfs")
+    paths = []
+
+    def mount(path, subtype):
+        parts = {name: place / f"{path.name}-{name}" for name in ("lower", "upper", "work")}
+        for part in (path, *parts.values()):
+            part.mkdir()
+        options = ",".join(f"{name}dir={part}" for name, part in parts.items())
+        subprocess.run([subtype, "-o", options, str(path)], executable=needs.find_program("fuse-overlayfs"), check=True,
+                       capture_output=True)  # FUSE calls it what its program is called
+        paths.append(path)
+        return path
+
+    yield mount
+    for path in paths:
+        subprocess.run(["fusermount3", "-u", str(path)], check=True)
+
+
+@pytest.mark.parametrize("subtype, network", [("sshfs", True), ("ext4-in-a-file", False)])
+def test_a_store_on_a_network_file_system_is_said_to_be_one(bare_kelp, served, place, subtype, network):
+    mounted = served(place / "remote", subtype)
+    found = findings(bare_kelp, env={"XDG_DATA_HOME": str(mounted)}, code=None)["storage"]
+    assert f"{mounted}/kelp on fuse.{subtype}, " in found["Text"], found
+    assert ("a network file system is slow" in found["Text"]) == network, found
+    if network:
+        assert found["Verdict"] == "warning" and "XDG_DATA_HOME on a local disk" in found["Fix"]
 
 
 def test_a_run_directory_that_cannot_be_made(bare_kelp, place):
