@@ -4,6 +4,8 @@ import os
 import pathlib
 import subprocess
 
+import pytest
+
 from harness import programs
 
 CONTRIB = programs.TOP / "contrib"
@@ -81,6 +83,58 @@ def test_packages_that_are_missing_are_installed_by_root_or_named(place):
     out, err = call(place, f"{stub}; install_packages build run")
     assert out == "" and err.splitlines() == [
         "installing meson", "root: env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends meson"]
+
+
+INSTALLS = {
+    "apt-get": "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends",
+    "dnf": "dnf install -y",
+    "pacman": "pacman -S --needed --noconfirm",
+    "zypper": "zypper --non-interactive install",
+    "apk": "apk add",
+}
+
+
+@pytest.mark.parametrize("manager", INSTALLS)
+def test_each_package_manager_is_asked_for_what_is_missing_and_not_again(place, manager):
+    """The manager is found by its name in PATH; nothing is installed when nothing is missing."""
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / manager).write_text("#!/bin/sh\n")
+    (tools / manager).chmod(0o755)
+    which = 'command() { case "$2" in apt-get | dnf | pacman | zypper | apk) [ -x "$HOME/tools/$2" ] ;; *) builtin command "$@" ;; esac; }'
+    stub = f'{which}; is_installed() {{ [ "$1" = {manager} ] && grep -qx "$2" "$HOME/there"; }}; as_root() {{ echo "root: $*" >&2; }}'
+    (place / "there").write_text("")
+    script = f'{stub}; package_manager; packages_of {manager} build; packages_of {manager} run; packages_of {manager} test'
+    found, *words = call(place, script)[0].splitlines()
+    assert found == manager and len(words) == 3 and all(words)
+    wanted = f"{words[0]} {words[1]}"
+    assert "slirp4netns" in wanted and "meson" in wanted and "libseccomp" in wanted
+    out, err = call(place, f"{stub}; install_packages build run")
+    assert out == "" and err.splitlines() == [f"installing {wanted}", f"root: {INSTALLS[manager]} {wanted}"]
+    (place / "there").write_text("\n".join(wanted.split()) + "\n")
+    assert call(place, f"{stub}; install_packages build run") == ("", "")
+
+
+def as_root_itself(place, *commands):
+    """What the script's own as_root does here, for an ordinary user."""
+    text = f'. {CONTRIB}/packages.sh; {"; ".join(commands)}'
+    return subprocess.run(["bash", "-c", text], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "PATH": f"{place}/tools:{os.environ['PATH']}"})
+
+
+def test_root_is_reached_through_sudo_and_else_the_command_is_printed(place):
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "sudo").write_text('#!/bin/sh\n[ "$1" = -n ] && exit 0\necho "through sudo: $*"\n')
+    (tools / "sudo").chmod(0o755)
+    done = as_root_itself(place, "as_root apk add meson")
+    assert (done.returncode, done.stdout) == (0, "through sudo: apk add meson\n"), done.stderr
+    (tools / "sudo").write_text("#!/bin/sh\nexit 1\n")  # it would ask for a password, and nobody is there
+    missing = "package_manager() { echo apk; }; is_installed() { false; }; packages_of() { echo meson; }"
+    done = as_root_itself(place, missing, "install_packages build")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines()[1:] == ["this needs root, and sudo cannot be used here; run:", "  apk add meson",
+                                            "bash: the packages could not be installed"], done.stderr
 
 
 def test_a_host_on_which_containers_cannot_run_is_told_what_mends_it(place):
