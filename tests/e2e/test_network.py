@@ -175,6 +175,7 @@ def test_publish_forms(kelp):
     port = free_port()
     kelp("run", "-d", "--name", "a", "-p", f"127.0.0.1:{port}:8000", "-p", "8001", "-p", "127.0.0.1::8002/tcp", "busybox", *SERVE)
     lines = kelp("port", "a").lines
+    assert re.search(r"8002/tcp -> 127\.0\.0\.1:\d+", "\n".join(lines))
     assert f"8000/tcp -> 127.0.0.1:{port}" in lines and len(lines) == 3
     assert re.search(r"8001/tcp -> 0\.0\.0\.0:\d+", "\n".join(lines))
     assert kelp("port", "a", "8000").text == f"127.0.0.1:{port}"
@@ -255,8 +256,11 @@ def test_publish_all(kelp, place):
 def test_a_range(kelp):
     needs.need("tun")
     base = next(p for p in iter(free_port, None) if p < 60000)
-    kelp("run", "-d", "--name", "r", "-p", f"{base}-{base + 2}:8000-8002", "busybox", "sleep", "100")
+    serve = "for p in 8000 8001 8002; do (while :; do echo served $p | nc -l -p $p; done) & done; wait"
+    kelp("run", "-d", "--name", "r", "-p", f"{base}-{base + 2}:8000-8002", "busybox", "sh", "-c", serve)
     assert len(kelp("port", "r").lines) == 3
+    for n in range(3):
+        assert answered(base + n) == f"served {8000 + n}\n".encode()
 
 
 def test_a_taken_port_is_named(kelp):
@@ -267,6 +271,11 @@ def test_a_taken_port_is_named(kelp):
         port = listener.getsockname()[1]
         result = kelp("run", "-d", "-p", f"{port}:80", "busybox", "sleep", "100", code=None)
     assert result.code in (125, 126) and str(port) in result.err and "in use" in result.err
+    assert kelp("ps", "-q").text == ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("0.0.0.0", 0))
+        port = taken.getsockname()[1]
+        kelp.fails("run", "-d", "-p", f"{port}:80/udp", "busybox", "sleep", "100", says=f"{port}.*in use")
     assert kelp("ps", "-q").text == ""
 
 
@@ -280,7 +289,8 @@ def test_a_privileged_port_is_named(kelp):
 
 def test_an_ipv6_bind_is_refused_with_the_reason(kelp):
     needs.need("tun")
-    kelp.fails("run", "-d", "-p", "[::1]:18099:80", "busybox", "sleep", "100", says="(?i)ipv6|slirp4netns")
+    kelp.fails("run", "-d", "-p", "[::1]:18099:80", "busybox", "sleep", "100", says="::1.*(IPv6.*slirp4netns|slirp4netns.*IPv6)")
+    assert kelp("ps", "-aq").text == ""
 
 
 def test_the_port_is_free_again(kelp):
@@ -294,6 +304,20 @@ def test_the_port_is_free_again(kelp):
 def test_inside_a_low_port_may_be_bound(kelp):
     needs.need("tun")
     assert kelp("run", "--rm", "busybox", "sh", "-c", "(echo low | nc -l -p 80 &); sleep 0.3; nc 127.0.0.1 80").out == "low\n"
+
+
+def test_slirp_is_confined(kelp):
+    """Its sandbox and its filter are on: it sees nothing of the host's files, may call little, and holds one capability."""
+    needs.need("tun")
+    from harness import processes
+    kelp("run", "-d", "--name", "c", "busybox", "sleep", "100")
+    (pid,) = [pid for pid, state, name in processes.descendants() if name.startswith("slirp4netns") and state != "Z"]
+    status = dict(line.split(":\t", 1) for line in open(f"/proc/{pid}/status").read().splitlines() if ":\t" in line)
+    assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1", status
+    assert int(status["CapEff"], 16) in (0, 1 << 10), "at most CAP_NET_BIND_SERVICE"
+    mounts = open(f"/proc/{pid}/mountinfo").read()
+    assert len(mounts.splitlines()) < len(open("/proc/self/mountinfo").read().splitlines()) and " /home" not in mounts
+    assert os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
 
 
 def test_death_of_slirp_is_noticed(kelp):
