@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -132,6 +133,26 @@ def test_a_large_sparse_file(bare_kelp, place):
     layer = images.LayerTar().file("sparse", bytes(data))
     bare_kelp("load", "-q", "-i", images.busybox_image([layer]).write_archive(place / "i.tar", "localhost/big:1"))
     assert run(bare_kelp, "big:1", "sh", "-c", "stat -c %s /sparse; tail -c 4 /sparse").out == f"{64 << 20}\nend\n"
+    (kept,) = (bare_kelp.store / "layers").glob("*/*/diff/sparse")
+    assert kept.stat().st_blocks * 512 < 4 << 20, "its holes take room"
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_archives_with_sparse_entries(bare_kelp, place, form):
+    """As GNU tar writes them, in its old form and in that of POSIX; larger than the header's octal digits can say."""
+    size = 9 << 30
+    with (place / "sparse").open("wb") as file:
+        file.write(b"begin")
+        file.seek(size - 3)
+        file.write(b"end")
+    subprocess.run(["tar", "-C", place, "--sparse", f"--format={form}", "-cf", place / "layer.tar", "sparse"], check=True)
+    layer = (place / "layer.tar").read_bytes()
+    assert len(layer) < 1 << 20
+    bare_kelp("load", "-q", "-i", images.busybox_image([layer]).write_archive(place / "i.tar", "localhost/big:1"), timeout=120)
+    out = run(bare_kelp, "big:1", "sh", "-c", "stat -c %s /sparse; head -c 5 /sparse; tail -c 3 /sparse").out
+    assert out == f"{size}\nbeginend"
+    (kept,) = (bare_kelp.store / "layers").glob("*/*/diff/sparse")
+    assert kept.stat().st_blocks * 512 < 4 << 20, "its holes take room"
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])
@@ -233,11 +254,30 @@ def test_a_removed_layer_directory_is_made_again(kelp):
     assert run(kelp, "busybox", "echo", "again").out == "again\n"
 
 
-def test_progress_on_a_terminal(bare_kelp, registry, busybox_layout):
-    name = registry.push(f"oci:{busybox_layout}:latest", "bars:1")
+def test_progress_on_a_terminal(bare_kelp, registry, place):
+    """A bar of its own for each layer, full in the end; the picture is drawn over the one before."""
+    more = [images.LayerTar().file(f"f{n}", os.urandom(3_000_000)) for n in range(2)]
+    image = images.busybox_image(more)
+    name = registry.push(f"oci:{image.write_layout(place / 'l', 'x')}:x", "bars:1")
     terminal = bare_kelp.terminal("pull", "--tls-verify=false", name)
-    terminal.expect("[0-9a-f]{64}", timeout=60)
+    terminal.expect(f"(?m)^{image.id}\r$", timeout=60)
     assert terminal.wait() == 0
+    # expect() took away what it had seen: once more, whole.
+    bare_kelp("rmi", name)
+    terminal = bare_kelp.terminal("pull", "--tls-verify=false", name)
+    seen = terminal.expect(f"(?s).*\n{image.id}\r", timeout=60).group(0)
+    assert terminal.wait() == 0
+    assert len(image.layers) == 3 and "\x1b[3A" in seen
+    last = re.split("\x1b\\[\\d+A", seen)[-1].splitlines()
+    for layer in image.layers:
+        bar = next(line for line in last if layer["digest"].split(":")[1][:12] in line)
+        assert re.search(r"done +\[=+\]  (\S+ \w+) / \1", bar), last
+    # Elsewhere a line for each, without a bar.
+    bare_kelp("rmi", name)
+    said = bare_kelp("pull", "--tls-verify=false", name).err
+    assert "\x1b" not in said and "[=" not in said
+    for layer in image.layers:
+        assert f"Copied blob {layer['digest'].split(':')[1][:12]}" in said
 
 
 def test_owners_outside_the_range_are_named(bare_kelp, place):
