@@ -15,7 +15,7 @@ NONE = ("--network", "none")
 
 
 def snapshot(kelp):
-    """Every file of the store with its size; locks and what a lookup may cache left out. Of an earlier container with
+    """Every file of the store with its size and what is in the small ones; locks and what a lookup may cache left out. Of an earlier container with
     --rm the end is told before its directory is removed: the trash must be empty first, without a further command."""
     trash = kelp.store / "trash"
     until("an empty trash", lambda: not (trash.is_dir() and os.listdir(trash)), 60)
@@ -27,7 +27,11 @@ def snapshot(kelp):
             if "/locks" in path or name in ("version", "synced") or "/partial" in path:
                 continue
             info = os.lstat(path)
-            found[os.path.relpath(path, kelp.store)] = (info.st_mode, info.st_size if name in files else 0)
+            content = os.readlink(path) if os.path.islink(path) else ""
+            if name in files and not content and info.st_size < 1 << 20 and os.access(path, os.R_OK):
+                with open(path, "rb") as file:
+                    content = file.read()
+            found[os.path.relpath(path, kelp.store)] = (info.st_mode, info.st_size if name in files else 0, content)
     return found
 
 
