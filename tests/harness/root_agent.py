@@ -17,8 +17,9 @@ namespace with a client address of its own and answers one JSON line per connect
                                    of a tree below /tmp/kt-, with `local` at /usr/local, for the test user
   {"verb": "v2-tests", "role": "user"|"root", "build": …, "runtimes": …, "arguments": […]}
                                    tests/runtime/test_cgroup_v2.py in such a view: [exit status, output]
-  {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …}   verdicts of tests/runtime/conformance/run.py
-                                   in a pure cgroup v2 view, as the test user or as root
+  {"verb": "conformance", "role": "user"|"root", "suite": …, "runtime": …, "jobs": N, "only": […]}
+                                   verdicts of tests/runtime/conformance/run.py, of all programs or of some, in a pure
+                                   cgroup v2 view, as the test user or as root
   {"verb": "engine", "engine": …, "runtime": …, "place": …, "archive": …}   verdicts of tests/runtime/engines/drive.py in
                                    such a view, containerd as root and the others as the test user
 
@@ -175,7 +176,8 @@ def _in_v2(role, user, *variables):
 
 def _conformance(request, user):
     return json.loads(_run(*_in_v2(request["role"], user), "/usr/bin/python3", str(TESTS / "runtime/conformance/run.py"),
-                           request["suite"], request["runtime"], "--jobs", "6", "--json", "-"))
+                           request["suite"], request["runtime"], "--jobs", str(int(request["jobs"])), "--json", "-", "--only",
+                           *request["only"]))
 
 
 def _v2_tests(request, user):
