@@ -23,11 +23,13 @@ namespace {
 using Json = nlohmann::json;
 using std::chrono::system_clock;
 
-std::optional<Event> parse_event(std::string_view line) {
+/// path: of the file, for the error about a newer line
+std::optional<Event> parse_event(std::string_view line, const std::string& path) {
   const Json json = Json::parse(line, nullptr, false);
   if (!json.is_object()) return std::nullopt;  // the end of a full disk
   Event event;
   try {
+    if (json.value("schema", 1) > 1) throw_error("{}: written by a newer kelp", path);
     event.time = system_clock::time_point(std::chrono::nanoseconds(json.at("time").get<std::int64_t>()));
     event.status = json.at("Status").get<std::string>();
     event.type = json.at("Type").get<std::string>();
@@ -110,7 +112,7 @@ void emit_event(const Context& context, std::string_view type, std::string_view 
 void read_events(Context& context, const EventOptions& options, const std::function<bool(const Event&)>& take) {
   const std::string path = context.layout.events();
   const auto take_line = [&](std::string_view line) {
-    const auto event = parse_event(line);
+    const auto event = parse_event(line, path);
     if (!event || (options.since && event->time < *options.since)) return true;
     if (options.until && event->time > *options.until) return false;
     return take(*event);

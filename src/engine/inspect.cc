@@ -15,6 +15,7 @@
 #include "engine/make_spec.h"
 #include "engine/session.h"
 #include "store/containers.h"
+#include "store/health_record.h"
 #include "sys/lock.h"
 #include "sys/xattr_tree.h"
 
@@ -185,8 +186,11 @@ Json env_json(const store::ContainerRecord& record, const Json& bundle) {
 Json read_health_log(Context& context, const store::ContainerRecord& record) {
   const auto check = effective_health(record);
   if (!check) return {};
+  store::refuse_newer_health(context.layout, record.id);
   const auto text = sys::read_small_file(health_file(context, record, *check), 16U << 20U);
-  return text ? Json::parse(*text, nullptr, false) : Json();
+  Json health = text ? Json::parse(*text, nullptr, false) : Json();
+  if (health.is_object()) health.erase("schema");
+  return health;
 }
 
 Json health_json(const store::ContainerRecord& record) {

@@ -32,6 +32,7 @@
 #include "engine/session.h"
 #include "engine/trace.h"
 #include "store/containers.h"
+#include "store/health_record.h"
 #include "sys/lock.h"
 #include "sys/procfs.h"
 #include "sys/safe_path.h"
@@ -48,7 +49,10 @@ sys::FileLock lock_stopped(Context& context, const store::ContainerRecord& recor
     const auto status = store::status(context.layout, record).status;
     if (status == store::Status::running || status == store::Status::paused)
       throw_usage("container {} is already {}", record.name, store::status_name(status));
-    if (status == store::Status::exited) store::refuse_newer_exit(context.layout, record.id);
+    if (status == store::Status::exited) {
+      store::refuse_newer_exit(context.layout, record.id);
+      store::refuse_newer_health(context.layout, record.id);
+    }
     if (lock) return std::move(*lock);
     if (tries % 1000 == 300) recover_run_directory(context.layout);
     ::usleep(1000);  // it is about to end, or somebody copies files into it

@@ -32,7 +32,7 @@ void rotate(const std::string& path, int fd) {
 
 std::string event_line(std::string_view status, std::string_view subject, std::string_view extra) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return fmt::format("{{\"time\":{},\"Status\":\"{}\"{},{}}}\n",
+  return fmt::format("{{\"schema\":1,\"time\":{},\"Status\":\"{}\"{},{}}}\n",
                      std::chrono::duration_cast<std::chrono::nanoseconds>(now).count(), status, extra, subject);
 }
 

@@ -7,7 +7,10 @@
 /// step (kelp or a monitor) with one O_APPEND write. Nobody locks to write; only the one who finds the file full takes
 /// a lock, to make it events.log.1 and begin a new one, so that it never holds more than twice kEventLogSize.
 ///
-///     {"time":NANOSECONDS,"Status":"died",…extra…,"Type":"container","ID":"…","Name":"…","Image":"…","Attributes":{…}}
+///     {"schema":1,"time":NANOSECONDS,"Status":"died",…extra…,"Type":"container","ID":"…","Name":"…","Image":"…",
+///      "Attributes":{…}}
+///
+/// A line without a schema is of the first form; one of a newer schema is not read, nor what stands after it.
 namespace kelp::monitor {
 
 inline constexpr long kEventLogSize = 1 << 20;

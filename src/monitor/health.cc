@@ -152,10 +152,11 @@ void Monitor::act_on_bad_health() {
   kill_timer_ = loop_.after(std::chrono::seconds(plan_.stop_timeout), [this] { kill_container(); });
 }
 
-/// In the form of inspect's State.Health; `Status` comes first, so that a listing need not parse the rest.
+/// In the form of inspect's State.Health, with the schema of a record; `Status` comes first, so that a listing need not
+/// parse the rest.
 void Monitor::write_health() const {
   std::string text =
-      fmt::format("{{\"Status\":\"{}\",\"FailingStreak\":{},\"Log\":[", health_.status, health_.failures);
+      fmt::format("{{\"Status\":\"{}\",\"schema\":1,\"FailingStreak\":{},\"Log\":[", health_.status, health_.failures);
   for (const auto& one : health_.log) {
     if (&one != &health_.log.front()) text += ",";
     text += fmt::format("{{\"Start\":\"{}\",\"End\":\"{}\",\"ExitCode\":{},\"Output\":{}}}", format_rfc3339(one.begun),

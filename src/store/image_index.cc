@@ -10,6 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include <nlohmann/json.hpp>
+
 #include "base/digest_name.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -27,6 +29,8 @@ constexpr const char* kImageId = "io.github.kelp.image-id";
 constexpr const char* kList = "io.github.kelp.index-digest";
 constexpr const char* kRepos = "io.github.kelp.repositories";
 constexpr std::string_view kCopyMagic = "kelp image names 2 ";
+constexpr std::string_view kCopyWords = "kelp image names ";  // before the version
+constexpr int kCopyVersion = 2;
 constexpr size_t kMaxIndex = 64U << 20U;
 const std::string kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
@@ -41,6 +45,28 @@ std::string stamp_of(const Layout& layout) {
   }
   return fmt::format("{}{} {} {}.{:09}", kCopyMagic, info.st_ino, info.st_size, info.st_mtim.tv_sec,
                      info.st_mtim.tv_nsec);
+}
+
+/// The copy of a newer kelp is left alone: that one makes it anew when it no longer fits the index.
+bool newer_copy(const Layout& layout) {
+  const auto copy = sys::read_small_file(copy_path(layout), kMaxIndex);
+  if (!copy || !starts_with(*copy, kCopyWords)) return false;
+  const std::string_view rest = std::string_view(*copy).substr(kCopyWords.size());
+  return to_int(rest.substr(0, rest.find(' ')), 0).value_or(0) > kCopyVersion;
+}
+
+/// Another major version of the layout may mean anything by its index.
+void check_layout_version(const Layout& layout) {
+  const auto text = sys::read_small_file(layout.oci_layout());
+  if (!text) return;  // written again with the next change
+  const auto json = nlohmann::json::parse(*text, nullptr, false);
+  const auto version = json.is_object() ? json.find("imageLayoutVersion") : json.end();
+  if (!json.is_object() || version == json.end() || !version->is_string())
+    throw_error("{}: no image layout version (damaged)", layout.oci_layout());
+  const auto& found = version->get_ref<const std::string&>();
+  if (!starts_with(found, "1."))
+    throw_error("{}: version {} of the image layout is newer than this kelp, which knows 1.0.0", layout.oci_layout(),
+                kelp::quoted(found));
 }
 
 /// One word of the copy's lines.
@@ -177,6 +203,7 @@ void keep_summaries(const Layout& layout, std::vector<IndexEntry>& entries) {
 }  // namespace
 
 std::vector<IndexEntry> read_full_entries(const Layout& layout) {
+  check_layout_version(layout);
   const auto text = sys::read_small_file(layout.index(), kMaxIndex);
   std::vector<IndexEntry> result;
   if (!text) return result;
@@ -219,7 +246,7 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
       files.push_back({layout.index(), after, 0644});
     }
     if (!files.empty()) sys::replace_locked_files(files, {layout.blobs()});
-    sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+    if (!newer_copy(layout)) sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
   };
   try {
     publish();

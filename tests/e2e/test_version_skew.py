@@ -290,6 +290,103 @@ def test_a_monitor_does_not_take_a_newer_plan(kelp, place):
     assert plan.read_bytes() == b"version=99\0id=x\0"
 
 
+def test_a_newer_secret(kelp):
+    kelp("secret", "create", "s", "-", stdin="x")
+    path = kelp.store / "secrets/s/secret.json"
+    future, before = of_the_future(path)
+    refuses(kelp, path, future, ("secret", "inspect", "s"), ("secret", "create", "--replace", "s", "/etc/hostname"),
+            ("run", "--rm", *NONE, "--secret", "s", "busybox", "true"))
+    path.write_bytes(before)
+    assert kelp("run", "--rm", *NONE, "--secret", "s", "busybox", "cat", "/run/secrets/s").out == "x"
+
+
+def test_newer_results_of_health_checks(kelp):
+    container = kelp("run", "-d", "--name", "c", *NONE, "--health-cmd", "true", "busybox", "sleep", "100").text
+    kelp("healthcheck", "run", "c")
+    kelp("kill", "c")
+    kelp("wait", "c")
+    path = kelp.store / "containers" / container / "health.json"
+    future, before = of_the_future(path)
+    refuses(kelp, path, future, ("inspect", "c"), ("start", "c"))
+    assert "c" in kelp("ps", "-a", "--format", "{{.Names}}").lines
+    path.write_bytes(before)
+    assert "schema" not in json.loads(kelp("inspect", "c").out)[0]["State"]["Health"]
+    # Those of a kelp that wrote no version yet.
+    path.write_text(json.dumps({key: value for key, value in json.loads(before).items() if key != "schema"}))
+    assert json.loads(kelp("inspect", "c").out)[0]["State"]["Health"]["Status"] == "healthy"
+    kelp("start", "c")
+
+
+def test_a_newer_event(kelp):
+    kelp("volume", "create", "v")
+    path = kelp.store / "events.log"
+    before = path.read_bytes()
+    assert all(json.loads(line)["schema"] == 1 for line in before.splitlines())
+    path.write_bytes(before + before.splitlines()[-1].replace(b'"schema":1', b'"schema":99') + b"\n")
+    future = path.read_bytes()
+    kelp.fails("events", "--stream=false", says="events.log: written by a newer kelp")
+    kelp("volume", "create", "w")
+    assert path.read_bytes().startswith(future)  # what happens is still noted
+    path.write_bytes(before.replace(b'"schema":1,', b""))  # those of a kelp that wrote no version yet
+    assert kelp("events", "--stream=false", "--filter", "type=volume", "--format", "{{.Name}}").lines == ["v"]
+
+
+def test_a_newer_layout_of_images(kelp, busybox_archive):
+    path = kelp.store / "oci-layout"
+    before = path.read_bytes()
+    path.write_text('{"imageLayoutVersion":"2.0.0"}')
+    future = path.read_bytes()
+    refuses(kelp, path, future, ("tag", "busybox", "localhost/other:1"), ("rmi", "busybox"),
+            ("load", "-q", "-i", busybox_archive))
+    path.write_bytes(before)
+    assert kelp("run", "--rm", *NONE, "busybox", "echo", "back").text == "back"
+
+
+def test_a_newer_copy_of_the_image_names(kelp):
+    """A copy of what index.json says: not read, and left to the one who wrote it."""
+    path = kelp.store / "images/names"
+    assert path.read_text().startswith("kelp image names 2 ")
+    path.write_text("kelp image names 3 of the future\n")
+    kelp("tag", "busybox", "localhost/other:1")
+    assert kelp("run", "--rm", *NONE, "other:1", "echo", "fine").text == "fine"
+    assert path.read_text() == "kelp image names 3 of the future\n"
+
+
+# Files that are no records: what others read or wrote (blobs, logs, files that are mounted into the container, secrets),
+# what is made anew when it does not fit the boot, the machine or the library, and the bundles, whose version is OCI's.
+NO_RECORDS = ("/blobs/", "/diff/", "/upper/", "/work/", "/merged/", "/_data/", "/locks/", "/mount-points/", "/secrets/s/data",
+              "/synced", ".log", ".bpf", ".lock", ".sock", "/hosts", "/hostname", "/resolv.conf", "/containerenv",
+              "cgroups-entered", "-process.json")
+
+
+def version_of(path):
+    """The version that a record carries, by its form."""
+    if path.name == "version":
+        return path.read_text().strip()
+    if path.name == "names":
+        return path.read_text().removeprefix("kelp image names ").split()[0]
+    record = json.loads(path.read_text())
+    names = {"oci-layout": "imageLayoutVersion", "index.json": "schemaVersion", "config.json": "ociVersion"}
+    return record.get(names.get(path.name, "schema"))
+
+
+def test_every_file_is_a_record_with_a_version_or_known_to_be_none(kelp):
+    kelp("secret", "create", "s", "-", stdin="x")
+    kelp("run", "-d", "--name", "c", *NONE, "-v", "v:/v", "--secret", "s", "--health-cmd", "true", "busybox", "sleep",
+         "100")
+    kelp("run", "--name", "ended", *NONE, "busybox", "true")
+    kelp("healthcheck", "run", "c")
+    records = set()
+    for top in (kelp.store, kelp.run_dir, kelp.cache / "kelp"):
+        for path in top.rglob("*"):
+            copied_secret = path.parent.name == "secrets"
+            if path.is_file() and not path.is_symlink() and not copied_secret and not any(part in str(path) for part in NO_RECORDS):
+                assert version_of(path), f"{path} has no version"
+                records.add(path.name if len(path.stem) != 64 else "<image>.json")
+    assert records == {"version", "oci-layout", "index.json", "names", "<image>.json", "layer.json", "record.json", "config.json",
+                       "exit.json", "health.json", "volume.json", "secret.json", "state.json", "userns.json"}, records
+
+
 def test_fields_that_nobody_knows_yet_are_kept_out_of_the_way(kelp):
     container = kelp("create", "--name", "c", *NONE, "busybox", "echo", "fine").text
     path = kelp.store / "containers" / container / "record.json"
