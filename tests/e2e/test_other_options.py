@@ -275,6 +275,43 @@ def test_all_and_those_that_run(kelp):
     assert kelp("inspect", "--format", "{{.State.Pid}}", "two").text not in ("0", pids[1])
 
 
+def test_those_that_a_filter_names_and_no_others(kelp):
+    for name, group in (("one", "a"), ("two", "b"), ("three", "a")):
+        kelp("create", "--name", name, "--label", f"group={group}", *NONE, "busybox", "sleep", "1000")
+    chosen = ("--filter", "label=group=a")
+
+    def having(status):
+        return sorted(kelp("ps", "-a", "--filter", f"status={status}", "--format", "{{.Names}}").lines)
+
+    kelp("start", *chosen)
+    assert having("running") == ["one", "three"] and having("created") == ["two"]
+    kelp("start", "two")
+    pids = {name: kelp("inspect", "--format", "{{.State.Pid}}", name).text for name in ("one", "two", "three")}
+    kelp("restart", "-t", "0", *chosen)
+    assert {name for name, pid in pids.items() if kelp("inspect", "--format", "{{.State.Pid}}", name).text != pid} == {"one", "three"}
+    kelp("stop", "-t", "0", *chosen)
+    assert having("exited") == ["one", "three"] and having("running") == ["two"]
+    kelp("rm", *chosen)
+    assert kelp("ps", "-a", "--format", "{{.Names}}").text == "two"
+
+
+def test_all_of_them(kelp):
+    for name in ("one", "two"):
+        kelp("run", "-d", "--name", name, *NONE, "busybox", "sleep", "1000")
+
+    def states():
+        return {state(kelp, name) for name in ("one", "two")}
+
+    pids = {kelp("inspect", "--format", "{{.State.Pid}}", name).text for name in ("one", "two")}
+    kelp("restart", "-t", "0", "--all")
+    assert states() == {"running"}
+    assert not pids & {kelp("inspect", "--format", "{{.State.Pid}}", name).text for name in ("one", "two")}
+    kelp("kill", "--all")
+    kelp("wait", "one", "two")
+    assert states() == {"exited"}
+    assert {kelp("inspect", "--format", "{{.State.ExitCode}}", name).text for name in ("one", "two")} == {"137"}
+
+
 def test_start_passes_signals_on_or_not(kelp):
     kelp("create", "--name", "c", *NONE, "busybox", "sh", "-c", "trap 'exit 7' USR1; echo ready; while :; do sleep 0.1; done")
     child = kelp.start("start", "-a", "--sig-proxy=true", "c")
