@@ -7,12 +7,17 @@ RUN = "kelp run --log-driver journald --network none"
 
 @pytest.fixture
 def journal(run):
-    """Kept on disk: only then does the journal of an ordinary user exist."""
-    run("mkdir -p /var/log/journal && systemctl restart systemd-journald && journalctl --flush", "root")
+    """Kept on disk: only then does the journal of an ordinary user exist. The directory belongs to whom systemd-tmpfiles would
+    give it, else the group of those who may read the journal may not."""
+    run("install -d -g systemd-journal -m 2755 /var/log/journal && mkdir -p /run/systemd/journald.conf.d && "
+        "printf '[Journal]\\nStorage=persistent\\n' >/run/systemd/journald.conf.d/test.conf && "
+        "systemctl restart systemd-journald && journalctl --flush && ls /var/log/journal/*/system.journal", "root")
 
 
 def test_output_goes_to_the_journal_and_comes_back(run, journal):
-    run(f"{RUN} --name j --log-opt tag=mine busybox sh -c 'echo one; echo two >&2; printf three'")
+    # Which of two streams comes first is nobody's to say, so the last word waits until the others have been read.
+    run(f"{RUN} -d --name j --log-opt tag=mine busybox sh -c 'echo one; echo two >&2; until [ -e /go ]; do sleep 0.1; done; "
+        "printf three'; wait_for 'kelp logs j 2>&1 | grep two'; kelp exec j touch /go; kelp wait j")
     # journald takes its time; the messages are there when all thirteen bytes are.
     done = run("wait_for '[ $(kelp logs j 2>&1 | wc -c) -ge 13 ]'; kelp logs j")
     assert (done.out, done.err) == ("one\nthree", "two\n")
