@@ -12,20 +12,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import machine as machine_module  # noqa: E402
 from harness import needs, programs  # noqa: E402
 
-# What is left of containers, by the names of things; systemd and dying processes get their time, as the machine is slow.
-# A transient unit has its file as long as the manager knows it.
-LEFT = """left() {
-  find /sys/fs/cgroup -name '*kelp*' ! -path '*/kelp-test*' 2>/dev/null
-  ls -d /run/user/*/systemd/transient/kelp-* 2>/dev/null
-  find /run/user/*/kelp -name '????????????????????????????????*' 2>/dev/null
-  pgrep -l 'kelp|slirp' | grep -v kernel
-}
-wait_for '[ -z "$(left)" ]' 2>/dev/null && exit 0
-left
-cat /sys/fs/cgroup/user.slice/*/*/*/*kelp*/cgroup.events
-"""
-
-
 @pytest.fixture(scope="session")
 def machine_programs(tmp_path_factory, busybox_archive):
     """What is copied into the machine: kelp's programs, busybox and an image of it."""
@@ -68,10 +54,14 @@ def runner(machine):
     return call
 
 
+def clean(machine):
+    """Removes the containers of the tester; no process, cgroup, unit or state of any may be left."""
+    left = machine.run("", "clean").out
+    assert left == "", f"left in the machine:\n{left}"
+
+
 @pytest.fixture
 def run(rig):
-    """Runs a script in the machine and says all of it when the test fails; no container, group or unit is left."""
+    """Runs a script in the machine and says all of it when the test fails; nothing of containers is left."""
     yield runner(rig)
-    rig.run("kelp rm -f -a -t 0 >/dev/null", "bare")
-    left = rig.run(LEFT, "root")
-    assert left.out == "", f"left in the machine:\n{left.out}{left.err}"
+    clean(rig)

@@ -8,13 +8,15 @@ Modes, each with one worker that runs all its jobs (guest/rig-agent):
     session  as ssh or login gives it: user bus, a scope that is not delegated
     login    the same, a new session for each job
     unit     a unit of the user manager with Delegate=yes
+    terminal a scope of the user manager, without Delegate
     bare     cron, su: no session, no bus
     other    a session of a second user, to whom systemd delegates what Debian's default says; no linger
     root
+    clean    no script: removes the tester's containers and says what is left of any
     group    without systemd: a cgroup that was given to the user (only where the machine was made with init="group")
 
-One boot serves many jobs, also at the same time. Nothing here can hang: each wait has an end, and the machine dies with
-this process.
+One boot serves many jobs, also at the same time. Nothing here can hang: each wait has an end, a machine that once did not
+answer is asked nothing more, and it dies with this process.
 """
 
 import collections
@@ -117,6 +119,7 @@ class Machine:
             self.command.append(f"ubd1={self.place}/data")
         self.command += options.split()
         self.console = open(self.place / "console", "w+b")
+        self.broken = None  # why nothing more is asked of it
         self._boot()
 
     def _boot(self):
@@ -150,13 +153,25 @@ class Machine:
         self._boot()
 
     def _wait_for(self, path, seconds, what):
+        if self.broken:
+            raise RuntimeError(f"test machine: {what}: not tried, since {self.broken}")
         end = time.monotonic() + seconds
+        look = 0
         while not path.exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                text = (self.place / "console").read_text(errors="replace")[-4000:]
-                why = "ended" if self.process.poll() is not None else f"took more than {seconds} s"
-                raise RuntimeError(f"test machine: {what}: {why}\n{text}")
+            now, why = time.monotonic(), None
+            if self.process.poll() is not None:
+                why = "it ended"
+            elif now > end:
+                why = f"it took more than {seconds} s"
+            elif now > look:  # a kernel that has crashed stays there
+                why, look = "its kernel crashed" if "Kernel panic" in self._console() else None, now + 2
+            if why:
+                self.broken = f"{why} ({what})"
+                raise RuntimeError(f"test machine: {what}: {why}\n{self._console()[-4000:]}")
             time.sleep(0.01)
+
+    def _console(self):
+        return (self.place / "console").read_text(errors="replace")
 
     def start(self, script, mode="session"):
         """Hands a job over and returns its directory, for finish()."""

@@ -19,9 +19,8 @@ def machine(machine_programs):
 @pytest.fixture
 def run(machine):
     yield vm.runner(machine)
-    machine.run("kelp rm -f -a -t 0; kelp rmi -f -a", "bare")
-    left = machine.run(vm.LEFT, "root")
-    assert left.out == "", left
+    vm.clean(machine)
+    machine.run("kelp rmi -f -a", "bare")
 
 
 def test_after_a_reboot(machine, run):

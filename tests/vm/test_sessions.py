@@ -5,7 +5,7 @@ import json
 import pytest
 
 START = "kelp run -d --network none"
-MODES = ("session", "unit", "bare", "login")
+MODES = ("session", "unit", "bare", "login", "terminal")
 
 
 @pytest.mark.parametrize("mode", MODES)

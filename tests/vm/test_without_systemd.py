@@ -14,9 +14,7 @@ def given(machine_programs):
 @pytest.fixture
 def run(given):
     yield vm.runner(given)
-    given.run("kelp rm -f -a -t 0", "group")
-    left = given.run(vm.LEFT, "root")
-    assert left.out == "", left
+    vm.clean(given)
 
 
 @pytest.fixture(scope="module")
