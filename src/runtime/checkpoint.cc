@@ -1,5 +1,7 @@
-// Checkpoint and restore are criu's work. Ours is to tell it what of the container belongs to the host: the bind mounts
-// and the root filesystem come from the bundle again.
+// Checkpoint and restore are criu's work. Ours is to tell it what of the container belongs to the host: the bind
+// mounts, the devices, namespaces that are joined and the root filesystem come from the bundle again, the pipes of the
+// standard descriptors from whoever restores it. Names and files are runc's, so that either can restore what the other
+// has written; the network is engines' to set up, so its settings are never kept.
 #include "runtime/checkpoint.h"
 
 #include <fcntl.h>
@@ -9,6 +11,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
+#include <nlohmann/json.hpp>
 
 #include "base/duration_size.h"
 #include "base/error.h"
@@ -18,6 +22,7 @@
 #include "cgroup/cgroup.h"
 #include "runtime/bundle.h"
 #include "runtime/container.h"
+#include "runtime/devices.h"
 #include "runtime/plan_mounts.h"
 #include "runtime/rootfs.h"
 #include "runtime/terminal.h"
@@ -57,8 +62,10 @@ std::string end_of_log(const std::string& path) {
   return errors.size() > 2000 ? errors.substr(errors.size() - 2000) : errors;
 }
 
-void run_criu(const CriuOptions& criu, std::vector<std::string> argv, const std::string& log_path) {
+void run_criu(const CriuOptions& criu, std::vector<std::string> argv, const std::string& log_path,
+              std::vector<std::pair<int, int>> fds = {}) {
   sys::SpawnRequest request;
+  request.fds = std::move(fds);
   request.path = find_criu(criu);
   argv.insert(argv.begin(), "criu");
   request.argv = std::move(argv);
@@ -83,7 +90,7 @@ void add_common(std::vector<std::string>& argv, const CriuOptions& criu, const s
   if (criu.tcp_skip_in_flight) argv.emplace_back("--skip-in-flight");
   if (criu.lazy_pages) argv.emplace_back("--lazy-pages");
   if (criu.auto_dedup) argv.emplace_back("--auto-dedup");
-  if (!criu.empty_ns.empty()) argv.insert(argv.end(), {"--empty-ns", criu.empty_ns});
+  argv.insert(argv.end(), {"--empty-ns", "net"});
   argv.push_back(criu.manage_cgroups.empty() ? "--manage-cgroups" : "--manage-cgroups=" + criu.manage_cgroups);
 }
 
@@ -91,18 +98,93 @@ std::string log_path(const CriuOptions& criu, const std::string& name) {
   return absolute(criu.work_dir.empty() ? criu.image_dir : criu.work_dir) + "/" + name;
 }
 
-/// Bind mounts and masks stand in the images by their destination, and come from the host again on restore.
+/// Bind mounts, devices and masks stand in the images by a name, and come from the host again on restore: a mount or a
+/// device by its place in the container, all masks together as /dev/null.
+///
+/// pid  of the container that is written, 0 = one is restored
 void add_mounts(std::vector<std::string>& argv, const spec::RuntimeConfig& config, const std::string& bundle,
-                bool restore) {
-  const auto external = [&](const std::string& destination, const std::string& source) {
+                pid_t pid) {
+  const auto external = [&](const std::string& one, const std::string& other) {
     argv.emplace_back("--external");
-    argv.push_back(fmt::format("mnt[{}]:{}", destination, restore ? source : destination));
+    argv.push_back(fmt::format("mnt[{}]:{}", one, other));
   };
-  for (const MountOp& op : plan_mounts(config, bundle).ops)
-    if (op.kind == MountKind::bind) external(op.destination, op.source);
+  const MountPlan mounts = plan_mounts(config, bundle);
+  for (const MountOp& op : mounts.ops)
+    if (op.kind == MountKind::bind) external(op.destination, pid != 0 ? op.destination : op.source);
+  for (const std::string& path : device_paths(config.linux_.devices, mounts.own_dev)) external(path, path);
+  if (pid == 0 && !config.linux_.masked_paths.empty()) external("/dev/null", "/dev/null");
   for (const std::string& path : config.linux_.masked_paths) {
     struct stat info {};
-    if (::stat(path.c_str(), &info) == 0 && !S_ISDIR(info.st_mode)) external(path, "/dev/null");
+    if (pid != 0 && ::stat(fmt::format("/proc/{}/root{}", pid, path).c_str(), &info) == 0 && !S_ISDIR(info.st_mode))
+      external(path, "/dev/null");
+  }
+}
+
+/// Namespaces that a configuration joins are somebody else's; criu knows these kinds.
+struct SharedNamespace {
+  const char* kind;
+  const char* word;
+  const char* name;
+};
+constexpr SharedNamespace kShared[] = {{"network", "net", "extRootNetNS"}, {"pid", "pid", "extRootPidNS"}};
+
+void leave_out_shared_namespaces(std::vector<std::string>& argv, const spec::RuntimeConfig& config) {
+  for (const SharedNamespace& shared : kShared) {
+    const spec::Namespace* entry = config.find_namespace(shared.kind);
+    if (entry == nullptr || entry->path.empty()) continue;
+    struct stat info {};
+    if (::stat(entry->path.c_str(), &info) < 0) throw_errno("look at the {} namespace {}", shared.kind, entry->path);
+    argv.insert(argv.end(), {"--external", fmt::format("{}[{}]:{}", shared.word, info.st_ino, shared.name)});
+  }
+}
+
+/// What a restored process gets from us: {number in criu, ours}, and those that we have opened for it.
+struct Inherited {
+  std::vector<std::pair<int, int>> fds;
+  std::vector<Fd> opened;
+
+  void add(std::vector<std::string>& argv, int fd, const std::string& name) {
+    const int number = 100 + static_cast<int>(fds.size());
+    argv.insert(argv.end(), {"--inherit-fd", fmt::format("fd[{}]:{}", number, name)});
+    fds.emplace_back(number, fd);
+  }
+};
+
+void give_shared_namespaces(std::vector<std::string>& argv, const spec::RuntimeConfig& config, Inherited& inherited) {
+  for (const SharedNamespace& shared : kShared) {
+    const spec::Namespace* entry = config.find_namespace(shared.kind);
+    if (entry == nullptr || entry->path.empty()) continue;
+    Fd fd(::open(entry->path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) throw_errno("open the {} namespace {}", shared.kind, entry->path);
+    inherited.add(argv, fd.get(), shared.name);
+    inherited.opened.push_back(std::move(fd));
+  }
+}
+
+std::string descriptors_path(const CriuOptions& criu) { return absolute(criu.image_dir) + "/descriptors.json"; }
+
+/// Beside the images: what the first process has as its three standard descriptors.
+void write_descriptors(const CriuOptions& criu, pid_t pid) {
+  nlohmann::json names = nlohmann::json::array();
+  for (int fd = 0; fd < 3; ++fd) {
+    char name[PATH_MAX];
+    const ssize_t size = ::readlink(fmt::format("/proc/{}/fd/{}", pid, fd).c_str(), name, sizeof name);
+    names.push_back(std::string(name, size > 0 ? static_cast<size_t>(size) : 0));
+  }
+  sys::replace_file(descriptors_path(criu), names.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 0600);
+}
+
+/// Those that were pipes are ours now; criu opens files and devices again by itself.
+void give_pipes(std::vector<std::string>& argv, const CriuOptions& criu, Inherited& inherited) {
+  const std::string path = descriptors_path(criu);
+  const auto text = sys::read_small_file(path, 64U << 10U);
+  if (!text) return;
+  try {
+    const auto names = nlohmann::json::parse(*text).get<std::vector<std::string>>();
+    for (size_t fd = 0; fd < names.size() && fd < 3; ++fd)
+      if (starts_with(names[fd], "pipe:[")) inherited.add(argv, static_cast<int>(fd), names[fd]);
+  } catch (const nlohmann::json::exception& error) {
+    throw_error("{} is damaged: {}", path, error.what());
   }
 }
 
@@ -150,7 +232,12 @@ void checkpoint_container(const std::string& root, const std::string& id, const 
   }
   if (criu.status_fd >= 0) argv.insert(argv.end(), {"--status-fd", std::to_string(criu.status_fd)});
   if (!record.cgroup.empty()) argv.insert(argv.end(), {"--freeze-cgroup", record.cgroup});
-  add_mounts(argv, container.config(), record.bundle, false);
+  const spec::RuntimeConfig config = container.config();
+  leave_out_shared_namespaces(argv, config);
+  if (!criu.pre_dump) {  // which writes memory alone
+    add_mounts(argv, config, record.bundle, record.pid);
+    write_descriptors(criu, record.pid);
+  }
   step("checkpoint", [&] { run_criu(criu, std::move(argv), log_path(criu, "dump.log")); });
   if (criu.leave_running || criu.pre_dump) return;
   destroy_container(container);
@@ -176,8 +263,11 @@ int restore_container(const CreateOptions& options, const CriuOptions& criu) {
   add_common(argv, criu, "restore.log");
   if (!criu.lsm_profile.empty()) argv.insert(argv.end(), {"--lsm-profile", criu.lsm_profile});
   if (!criu.lsm_mount_context.empty()) argv.insert(argv.end(), {"--lsm-mount-context", criu.lsm_mount_context});
-  add_mounts(argv, bundle.config, bundle.dir, true);
-  step("restore", [&] { run_criu(criu, std::move(argv), log_path(criu, "restore.log")); });
+  add_mounts(argv, bundle.config, bundle.dir, 0);
+  Inherited inherited;
+  give_shared_namespaces(argv, bundle.config, inherited);
+  give_pipes(argv, criu, inherited);
+  step("restore", [&] { run_criu(criu, std::move(argv), log_path(criu, "restore.log"), std::move(inherited.fds)); });
   const auto pid = to_int(trim(sys::read_file(pid_file, 64)), 1);
   ::unlink(pid_file.c_str());
   if (!pid) throw_error("restore: criu has not said which process it restored");
@@ -187,15 +277,12 @@ int restore_container(const CreateOptions& options, const CriuOptions& criu) {
   container.write(record);
   undo.commit();
   if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(*pid), 0644);
-  const Fd first = container.pidfd(record);
   container.unlock();
   if (options.detach) return 0;
-  int code = 0;
-  if (first) {
-    wait_passing_signals(first.get());
-    sys::Child child{static_cast<pid_t>(*pid), Fd(::fcntl(first.get(), F_DUPFD_CLOEXEC, 0))};
-    code = child.wait();
-  }
+  // It is our child, and stays until we have reaped it, however soon it ends.
+  sys::Child first{record.pid, sys::pidfd_open(record.pid)};
+  wait_passing_signals(first.pidfd.get());
+  const int code = first.wait();
   if (!options.keep && container.lock(kLockTimeoutMs)) destroy_container(container);
   return code;
 }

@@ -13,7 +13,6 @@ struct CriuOptions {
   std::string image_dir = "checkpoint", work_dir, parent_dir, manage_cgroups;
   bool tcp_established = false, ext_unix_sk = false, shell_job = false, file_locks = false;
   bool tcp_skip_in_flight = false, lazy_pages = false, auto_dedup = false;
-  std::string empty_ns;  ///< kind of namespace whose contents are not kept ("network")
   // restore only
   std::string lsm_profile, lsm_mount_context;  ///< "" = as they were
   // checkpoint only

@@ -126,4 +126,12 @@ void make_devices(int root, const std::vector<spec::Device>& devices, bool own_d
   if (own_dev) make_default_links(root);
 }
 
+std::vector<std::string> device_paths(const std::vector<spec::Device>& devices, bool own_dev) {
+  std::vector<std::string> paths;
+  if (own_dev)
+    for (const DefaultDevice& device : kDefaults) paths.push_back(std::string("/dev/") + device.name);
+  for (const spec::Device& device : devices) paths.push_back(sys::clean_path("/" + device.path));
+  return paths;
+}
+
 }  // namespace kelp::runtime

@@ -13,4 +13,7 @@ namespace kelp::runtime {
 /// own_dev  false: /dev is bound from the host, so only linux.devices are made
 void make_devices(int root, const std::vector<spec::Device>& devices, bool own_dev);
 
+/// Where in the container the nodes are that make_devices() makes.
+std::vector<std::string> device_paths(const std::vector<spec::Device>& devices, bool own_dev);
+
 }  // namespace kelp::runtime

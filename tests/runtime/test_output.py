@@ -178,22 +178,121 @@ def test_criu_is_missing(kelp_oci, command, words):
     assert done.code != 0 and "/no/such/criu is not installed" in done.err and "hint:" in done.err
 
 
+# Stands for criu, which no kernel of today runs in Debian's version: notes its arguments, and does what DUMP and RESTORE say.
+CRIU = """#!/bin/bash
+echo "$@" >>{place}/argv
+for ((i = 1; i <= $#; i++)); do [ "${{!i}}" != --pidfile ] || {{ j=$((i + 1)); pidfile=${{!j}}; }}; done
+case $1 in
+  dump | pre-dump) {dump} ;;
+  restore) {restore} ;;
+esac
+"""
+
+
+def stand_in(oci, dump="true", restore="true"):
+    path = oci.place / "criu"
+    path.write_text(CRIU.format(place=oci.place, dump=dump, restore=restore))
+    path.chmod(0o755)
+    return path
+
+
+def arguments(oci):
+    """Of criu's last run: [(option, value)], where two words that begin with -- follow each other the value is ""."""
+    words = (oci.place / "argv").read_text().splitlines()[-1].split()
+    return words[0], [(word, next_word if not next_word.startswith("--") else "")
+                      for word, next_word in zip(words, [*words[1:], ""]) if word.startswith("--")]
+
+
 def test_criu_gets_what_was_asked_for(kelp_oci):
-    """Without criu's own work: a stand-in that notes its arguments and fails with a log, as criu does."""
-    fake = kelp_oci.place / "criu"
-    fake.write_text(f'#!/bin/sh\necho "$@" >{kelp_oci.place}/argv\n'
-                    f'echo "(00.01) Error (x.c:1): it cannot" >{kelp_oci.place}/images/dump.log\nexit 1\n')
-    fake.chmod(0o755)
-    pid = kelp_oci.create("wait") or kelp_oci.state()["pid"]
-    kelp_oci.start()
-    done = kelp_oci("--criu", fake, "checkpoint", "--image-path", kelp_oci.place / "images", "--leave-running",
-                    "--tcp-established", "--file-locks", "--empty-ns", "network", "--page-server", "host:99", "c1", code=None)
-    assert done.code != 0 and "it cannot" in done.err and "hint:" in done.err
-    argv = (kelp_oci.place / "argv").read_text().split()
-    assert argv[0] == "dump" and f"--tree {pid}" in " ".join(argv)
-    assert {"--leave-running", "--tcp-established", "--file-locks", "--empty-ns", "network", "--page-server", "--address",
-            "host", "--port", "99"} <= set(argv)
-    assert kelp_oci.state()["status"] == "running"
+    oci = kelp_oci
+    fake = stand_in(oci, f'echo "(00.01) Error (x.c:1): it cannot" >{oci.place}/images/dump.log; exit 1')
+    oci.create("wait")
+    pid = oci.state()["pid"]
+    oci.start()
+    oci.output("ready")
+    done = oci("--criu", fake, "checkpoint", "--image-path", oci.place / "images", "--leave-running", "--tcp-established",
+               "--ext-unix-sk", "--shell-job", "--file-locks", "--tcp-skip-in-flight", "--lazy-pages", "--auto-dedup",
+               "--manage-cgroups-mode", "full", "--parent-path", "../before", "--work-path", oci.place / "work",
+               "--empty-ns", "network", "--page-server", "host:99", "c1", code=None)
+    assert done.code != 0 and "hint:" in done.err and str(oci.place / "work/dump.log") in done.err
+    verb, options = arguments(oci)
+    assert verb == "dump" and {("--tree", str(pid)), ("--leave-running", ""), ("--tcp-established", ""), ("--ext-unix-sk", ""),
+                               ("--shell-job", ""), ("--file-locks", ""), ("--skip-in-flight", ""), ("--lazy-pages", ""),
+                               ("--auto-dedup", ""), ("--manage-cgroups=full", ""), ("--prev-images-dir", "../before"),
+                               ("--track-mem", ""), ("--work-dir", str(oci.place / "work")), ("--empty-ns", "net"),
+                               ("--page-server", ""), ("--address", "host"), ("--port", "99")} <= set(options), options
+    assert oci.state()["status"] == "running"
+    done = oci("--criu", fake, "checkpoint", "--image-path", oci.place / "images", "c1", code=None)
+    assert done.code != 0 and "it cannot" in done.err
+    assert "--empty-ns" in dict(arguments(oci)[1]), "as in runc, the network is for the engine to set up again"
+    assert oci("--criu", fake, "checkpoint", "--empty-ns", "pid", "c1", code=None).code != 0
+
+
+def test_criu_is_told_what_belongs_to_the_host(kelp_oci):
+    """As runc tells it: bind mounts and devices by their place, masks as /dev/null, namespaces that were joined."""
+    oci = kelp_oci
+    fake = stand_in(oci, "exit 1")
+    oci.config["mounts"].append({"destination": "/home", "type": "bind", "source": str(oci.place), "options": ["rbind"]})
+    oci.linux["devices"] = [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]
+    oci.linux["maskedPaths"] = ["/proc/version", "/sys/firmware", "/no/such"]
+    oci.create("wait")
+    oci.start()
+    oci.output("ready")
+    oci("--criu", fake, "checkpoint", "--image-path", oci.place / "images", "c1", code=None)
+    verb, options = arguments(oci)
+    outside = [value for option, value in options if option == "--external"]
+    assert {"mnt[/home]:/home", "mnt[/dev/null]:/dev/null", "mnt[/dev/tty]:/dev/tty", "mnt[/dev/fuse]:/dev/fuse",
+            "mnt[/proc/version]:/dev/null"} <= set(outside), outside
+    assert not any("/sys/firmware" in value or "/no/such" in value for value in outside), outside
+    descriptors = json.loads((oci.place / "images/descriptors.json").read_text())
+    assert descriptors[0] == "/dev/null" and descriptors[1].endswith("/out"), descriptors
+    oci("--criu", fake, "checkpoint", "--pre-dump", "--image-path", oci.place / "images", "c1", code=None)
+    verb, options = arguments(oci)
+    assert verb == "pre-dump" and ("--track-mem", "") in options and "--external" not in dict(options)
+
+
+def test_checkpoint_ends_the_container(kelp_oci):
+    oci = kelp_oci
+    oci.create("wait")
+    pid = oci.state()["pid"]
+    oci.start()
+    oci.output("ready")
+    oci("--criu", stand_in(oci, f"kill -9 {pid}"), "checkpoint", "--image-path", oci.place / "images", "c1")
+    assert oci("state", "c1", code=None).code != 0
+
+
+@pytest.mark.parametrize("how", ["foreground", "detached", "failed"])
+def test_restore(kelp_oci_nested, how):
+    """The root filesystem is a mount for criu, the pipes of the images are ours, and what criu makes is a container."""
+    oci = kelp_oci_nested  # an ordinary user may mount here
+    life = {"foreground": "sleep 0.3; exit 7", "detached": "exec sleep 100", "failed": ""}[how]
+    fake = stand_in(oci, restore=f"grep -c ' {oci.rootfs} ' /proc/self/mountinfo >{oci.place}/mounted; " +
+                    (f"( {life} ) >&101 2>&101 & echo $! >$pidfile" if life else "exit 1"))
+    oci.config["mounts"].append({"destination": "/home", "type": "bind", "source": "/tmp", "options": ["rbind"]})
+    oci.write_config()
+    (oci.place / "images").mkdir()
+    (oci.place / "images/descriptors.json").write_text(json.dumps(["/dev/null", "pipe:[11]", "pipe:[12]"]))
+    oci.started.append("c1")
+    args = ("--criu", fake, "restore", "--image-path", oci.place / "images", "--bundle", oci.bundle)
+    more = ("--lsm-profile", "apparmor:x", "--lsm-mount-context", "label", "--pid-file", oci.place / "pid")
+    if how == "detached":  # what goes on must not hold a pipe of ours
+        done = subprocess.run([*oci.base, *map(str, args), *map(str, more), "--detach", "c1"], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=oci.env, timeout=60)
+        assert done.returncode == 0
+        assert oci.state()["status"] == "running" and oci.state()["pid"] == int((oci.place / "pid").read_text())
+        oci("delete", "--force", "c1")
+    else:
+        done = oci(*args, *more, "c1", code=None)
+        assert done.code == {"foreground": 7, "failed": 125}[how], str(done)
+    verb, options = arguments(oci)
+    assert verb == "restore" and {
+        ("--root", str(oci.rootfs)), ("--restore-detached", ""), ("--external", "mnt[/home]:/tmp"),
+        ("--external", "mnt[/dev/null]:/dev/null"), ("--inherit-fd", "fd[100]:pipe:[11]"),
+        ("--inherit-fd", "fd[101]:pipe:[12]"), ("--lsm-profile", "apparmor:x"), ("--lsm-mount-context", "label"),
+        ("--empty-ns", "net")} <= set(options), options
+    assert (oci.place / "mounted").read_text() == "1\n"
+    mounts = subprocess.run([*oci.nested.prefix(), "cat", "/proc/self/mountinfo"], capture_output=True, text=True).stdout
+    assert str(oci.rootfs) not in mounts and oci("state", "c1", code=None).code != 0
 
 
 def test_keyring_quota(kelp_oci):

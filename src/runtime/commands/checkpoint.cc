@@ -3,23 +3,24 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "runtime/commands/commands.h"
 #include "runtime/commands/create_options.h"
 
 namespace kelp::runtime {
 namespace {
 
-#define KELP_OCI_CRIU_OPTIONS                                                                          \
-  OptionSpec{"image-path", 0, "DIR", "directory of the images (default: checkpoint)"},                 \
-      OptionSpec{"work-path", 0, "DIR", "directory of criu's logs (default: that of the images)"},     \
-      OptionSpec{"tcp-established", 0, nullptr, "allow open TCP connections"},                         \
-      OptionSpec{"ext-unix-sk", 0, nullptr, "allow unix sockets that lead outside"},                   \
-      OptionSpec{"shell-job", 0, nullptr, "allow terminals of the caller"},                            \
-      OptionSpec{"file-locks", 0, nullptr, "handle file locks"},                                       \
-      OptionSpec{"lazy-pages", 0, nullptr, "leave the memory behind, to be fetched on demand"},        \
-      OptionSpec{"auto-dedup", 0, nullptr, "drop pages of the parent's images that are here"},         \
-      OptionSpec{"empty-ns", 0, "KIND", "do not keep what is in this kind of namespace"}, OptionSpec { \
-    "manage-cgroups-mode", 0, "MODE", "soft, full, strict or ignore (default: soft)"                   \
+#define KELP_OCI_CRIU_OPTIONS                                                                      \
+  OptionSpec{"image-path", 0, "DIR", "directory of the images (default: checkpoint)"},             \
+      OptionSpec{"work-path", 0, "DIR", "directory of criu's logs (default: that of the images)"}, \
+      OptionSpec{"tcp-established", 0, nullptr, "allow open TCP connections"},                     \
+      OptionSpec{"ext-unix-sk", 0, nullptr, "allow unix sockets that lead outside"},               \
+      OptionSpec{"shell-job", 0, nullptr, "allow terminals of the caller"},                        \
+      OptionSpec{"file-locks", 0, nullptr, "handle file locks"},                                   \
+      OptionSpec{"lazy-pages", 0, nullptr, "leave the memory behind, to be fetched on demand"},    \
+      OptionSpec{"auto-dedup", 0, nullptr, "drop pages of the parent's images that are here"},     \
+      OptionSpec{"empty-ns", 0, "KIND", "network: its settings are never kept"}, OptionSpec {      \
+    "manage-cgroups-mode", 0, "MODE", "soft, full, strict or ignore (default: soft)"               \
   }
 
 constexpr std::array kCheckpointOptions = {
@@ -55,7 +56,8 @@ CriuOptions criu_options(const Call& call) {
   criu.file_locks = call.options.flag("file-locks");
   criu.lazy_pages = call.options.flag("lazy-pages");
   criu.auto_dedup = call.options.flag("auto-dedup");
-  criu.empty_ns = call.options.value("empty-ns");
+  for (const std::string& kind : call.options.all("empty-ns"))
+    if (kind != "network" && kind != "net") throw_usage("option --empty-ns: {} is not network", quoted(kind));
   return criu;
 }
 
