@@ -280,9 +280,8 @@ sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, 
 int exec_in_container(const ExecOptions& options) {
   const Container container = Container::open(options.root, options.id);
   const Record record = container.require();
-  const Status status = container.status(record);
-  if (status == Status::stopped) throw_error("cannot exec in a stopped container");
-  if (status == Status::paused && !options.ignore_paused) throw_error("cannot exec in a paused container");
+  if (!options.ignore_paused && container.status(record) == Status::paused)
+    throw_error("cannot exec in a paused container");
   ExecPlan plan = make_plan(options, container, record);
   sys::Link console = open_console(options, plan);
   const Fd group = container_group(record, options.cgroup);

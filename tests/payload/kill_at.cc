@@ -1,7 +1,8 @@
 // kill_at LOG N PROGRAM ARG…: runs PROGRAM in this process and kills it, as SIGKILL does, as it enters its N-th system
 // call; N = 0 lets it end. LOG gets one line per system call: its number. Threads count along, child processes do not
 // (a traced newuidmap would have no privilege). With KILL_AT_VICTIM=PID in the environment it is that process that
-// dies, and PROGRAM goes on once it has.
+// dies, and PROGRAM goes on once it has. With KILL_AT_HOLD=FIFO nothing dies: PROGRAM stands still in front of that
+// call from when FIFO can be opened for writing until it is closed again.
 //
 // The tracer is an orphan of its own, so that PROGRAM has the parent, the process number and the children that it has
 // without it. strace -D does the same, but now and then loses its tracee at the exec ("Stray PTRACE_EVENT_EXEC").
@@ -38,6 +39,14 @@ void kill_and_wait(pid_t victim) {
   ::close(process);
 }
 
+void hold(const char* fifo) {
+  const int until_closed = ::open(fifo, O_RDONLY | O_CLOEXEC);
+  char none = 0;
+  while (::read(until_closed, &none, 1) > 0) {
+  }
+  ::close(until_closed);
+}
+
 // Follows the process until it has died. Calls are counted from its exec on.
 [[noreturn]] void trace(pid_t program, long nth, int log, int attached) {
   if (::ptrace(PTRACE_SEIZE, program, nullptr, kOptions) < 0) fail("seize");
@@ -68,7 +77,9 @@ void kill_and_wait(pid_t victim) {
           counting) {
         ::dprintf(log, "%lu\n", static_cast<unsigned long>(info.entry.nr));
         if (++count == nth) {
-          if (const char* victim = std::getenv("KILL_AT_VICTIM")) {
+          if (const char* fifo = std::getenv("KILL_AT_HOLD")) {
+            hold(fifo);
+          } else if (const char* victim = std::getenv("KILL_AT_VICTIM")) {
             kill_and_wait(static_cast<pid_t>(std::strtol(victim, nullptr, 10)));
           } else {
             ::kill(program, SIGKILL);

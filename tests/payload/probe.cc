@@ -380,6 +380,22 @@ void background(const char* seconds) {
   std::printf("%d\n", child);
 }
 
+/// Lines of processes, each of which ends as soon as it has made the next. They end with SIGTERM, and with their group.
+[[noreturn]] void fork_away(const char* lines) {
+  ::signal(SIGCHLD, SIG_IGN);
+  for (int line = std::atoi(lines); line > 0; --line) {
+    if (::fork() != 0) continue;
+    for (;;) {
+      const pid_t next = ::fork();
+      if (next > 0) ::_exit(0);
+      if (next < 0) ::sched_yield();
+    }
+  }
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (;;) ::pause();
+}
+
 bool is_number(const char* text) { return *text != '\0' && std::strspn(text, "0123456789") == std::strlen(text); }
 
 long long now_ms() {
@@ -541,6 +557,8 @@ bool run(const std::vector<std::string>& words) {
     terminal_size();
   else if (verb == "background")
     background(argument(1));
+  else if (verb == "fork-away")
+    fork_away(argument(1));
   else if (verb == "echo")
     std::printf("%s\n", argument(1));
   else if (verb == "error")

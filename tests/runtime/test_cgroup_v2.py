@@ -14,6 +14,7 @@ import time
 import pytest
 
 from harness import needs, programs, root_agent
+from harness.waiting import until
 
 ROLE = os.environ.get("KELP_TEST_V2")
 PEERS = {"user": ("runc",), "root": ("crun", "runc")}  # crun as an ordinary user makes groups through systemd alone
@@ -98,6 +99,30 @@ def test_delete_takes_all_without_a_pid_namespace(oci):
     assert os.path.exists(f"/proc/{other}")
     oci("delete", "--force", "c1")
     assert not os.path.exists(f"/proc/{other}/exe")
+
+
+@pytest.mark.parametrize("by", ["delete", "kill"])
+def test_those_that_fork_away_are_reached(kelp_oci, by):
+    """Each of them lives for an instant only, and its child is another: none gets away, by a number that has changed."""
+    oci = kelp_oci
+    oci.linux["namespaces"] = [entry for entry in oci.linux["namespaces"] if entry["type"] != "pid"]
+    oci.config["mounts"] = [entry for entry in oci.config["mounts"] if entry["type"] != "proc"]
+    oci.linux["maskedPaths"] = oci.linux["readonlyPaths"] = []
+    oci.config["mounts"].insert(0, {"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]})
+    id = f"away-{by}"  # a group that nobody has left behind
+    oci.create("fork-away", "20", id=id)
+    oci.start(id)
+    oci.output("ready")
+    group = group_of(oci.state(id)["pid"])
+    try:
+        if by == "kill":
+            oci("kill", "--all", id, "TERM")
+            until("their end", lambda: not (group / "cgroup.procs").read_text())
+        oci("delete", *(["--force"] if by == "delete" else []), id)
+        assert not group.exists()
+    finally:
+        if group.exists():
+            (group / "cgroup.kill").write_text("1")
 
 
 def test_exec_is_in_the_group(oci):

@@ -214,6 +214,22 @@ def test_working_directory_in_a_leaked_descriptor(oci, outside, by):
 
 
 @pytest.mark.parametrize("by", ["run", "exec"])
+def test_working_directory_in_a_preserved_descriptor(oci, outside, by):
+    """The same, with a descriptor that is meant to stay open: it may be used, but is no place in the container."""
+    oci.base = ["sh", "-c", 'exec 3<"$0" && exec "$@"', str(outside), *oci.base]
+    words, args = ("echo", "inside", ";", "cat", "secret"), ("--preserve-fds", "1")
+    if by == "exec":
+        oci.create("wait")
+        oci.start()
+        oci.output("ready")
+        done = oci.exec(*words, args=(*args, "--cwd", "/proc/self/fd/3"), code=None)
+    else:
+        oci.process["cwd"] = "/proc/self/fd/3"
+        done = oci.run(*words, args=args, code=None)
+    assert "inside" not in done.out and done.code != 0, str(done)
+
+
+@pytest.mark.parametrize("by", ["run", "exec"])
 def test_program_in_a_leaked_descriptor(oci, outside, by):
     """The same way with the program: a path below /proc/self/fd/N would execute a file of the host."""
     fds = free_numbers(1)
@@ -265,6 +281,16 @@ def test_start_in_a_joined_pid_namespace_is_not_looked_into(oci, outside):
         assert time.monotonic() < end, "the spy does not end"
         entered += oci.run("exit", "0", id=f"j{entered}", code=None).code == 0
     assert oci.output("\n") == "nothing seen\n" and entered > 0
+
+
+def test_mounts_do_not_go_through_descriptors(oci, outside):
+    """/proc/self/fd/N/… as the destination of a mount: there lies what the engine, or the runtime itself, holds open."""
+    plain = list(oci.config["mounts"])
+    with leaked(outside, free_numbers(2)) as fds:
+        for number in [*range(3, 20), *fds]:
+            oci.config["mounts"] = [*plain, {"destination": f"/proc/self/fd/{number}/made", "type": "tmpfs", "source": "tmpfs"}]
+            oci.run("exit", "0", id=f"r{number}", code=None, pass_fds=fds)
+    assert sorted(path.name for path in outside.iterdir()) == ["probe", "secret"]
 
 
 # ---- masks, read-only paths, /proc ----------------------------------------------------------------------------------
@@ -586,14 +612,33 @@ def test_exec_in_a_dying_container(kelp_oci):
     assert not left, [processes.describe(pid) for pid in left]
 
 
-@pytest.mark.parametrize("limit", ["as", "nofile", "fsize", "data"])
+def tasks_of_this_user():
+    """As RLIMIT_NPROC counts them: threads, too."""
+    count = 0
+    for path in pathlib.Path("/proc").glob("[0-9]*/task"):
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(path)) if path.stat().st_uid == os.getuid() else 0
+    return count
+
+
+# The sealed copy of a program that belongs to the caller is a file too, of many megabytes in a build for debugging.
+VALUES = {"as": [2 << 20, 4 << 20, 6 << 20, 8 << 20, 12 << 20, 32 << 20],
+          "data": [16 << 10, 256 << 10, 1 << 20, 4 << 20],
+          "nofile": [*range(3, 16), 20, 40], "fsize": [0, 1, 512, 4096, 1 << 30]}
+
+
+def state_directories(oci):
+    left = (oci.place / "state").iterdir() if (oci.place / "state").exists() else []
+    return [path.name for path in left if not path.name.startswith(".new-")]
+
+
+@pytest.mark.parametrize("limit", [*VALUES, "nproc"])
 def test_create_under_limits_of_the_caller_leaves_nothing(kelp_oci, limit):
-    """Out of memory, of descriptors, of file size at any step of a start: an error of one line, and nothing left."""
+    """Out of memory, of descriptors, of file size, of processes at any step of a start: an error of one line, and nothing
+    left."""
     oci = kelp_oci
-    # The sealed copy of a program that belongs to the caller is a file too, of many megabytes in a build for debugging.
-    values = {"as": [2 << 20, 4 << 20, 6 << 20, 8 << 20, 12 << 20, 32 << 20],
-              "data": [16 << 10, 256 << 10, 1 << 20, 4 << 20],
-              "nofile": [*range(3, 16), 20, 40], "fsize": [0, 1, 512, 4096, 1 << 30]}[limit]
+    # That many of the user's are there already, this one's own programs among them.
+    values = VALUES.get(limit) or [tasks_of_this_user() + more for more in (0, 1, 2, 3, 4, 5, 6, 8, 500)]
     oci.config["process"]["args"] = ["/probe", "echo", "started"]
     plain, started = oci.base, 0
     for value in values:
@@ -607,6 +652,25 @@ def test_create_under_limits_of_the_caller_leaves_nothing(kelp_oci, limit):
             assert done.out == "", str(done)
         if done.code < 0:  # killed by the kernel at a write: whoever looks next tidies up
             oci("state", f"l{value}", code=None)
-        left = list((oci.place / "state").iterdir()) if (oci.place / "state").exists() else []
-        assert [path.name for path in left if not path.name.startswith(".new-")] == [], str(done)
+        assert state_directories(oci) == [], str(done)
+    assert started > 0, "the largest value is enough"
+
+
+@pytest.mark.parametrize("limit", ["as", "nofile", "nproc"])
+def test_exec_under_limits_of_the_caller_leaves_nothing(kelp_oci, limit):
+    """The same for another process in a container, which goes on."""
+    oci = kelp_oci
+    oci.create("wait")
+    oci.start()
+    oci.output("ready")
+    values = VALUES.get(limit) or [tasks_of_this_user() + more for more in (0, 1, 2, 3, 4, 5, 6, 8, 500)]
+    plain, started = oci.base, 0
+    for value in values:
+        oci.base = ["prlimit", f"--{limit}={value}", *plain]
+        done = oci.exec("echo", "started", code=None)
+        oci.base = plain
+        assert done.out == ("started\n" if done.code == 0 else ""), str(done)
+        started += done.code == 0
+        assert oci.state()["status"] == "running", str(done)
+        assert json.loads(oci("ps", "--format", "json", "c1").out) == [oci.state()["pid"]], str(done)
     assert started > 0, "the largest value is enough"
