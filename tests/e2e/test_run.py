@@ -369,6 +369,25 @@ def test_ctrl_c_reaches_the_foreground_process(kelp):
     assert terminal.wait() == 9
 
 
+@pytest.mark.parametrize("options", [(), ("-i",)], ids=["plain", "interactive"])
+def test_ctrl_c_on_a_terminal_that_the_container_has_not(kelp, options):
+    """Without -t the terminal's line discipline makes the signal, for kelp, which passes it on."""
+    terminal = kelp.terminal("run", "--rm", *options, *NONE, "busybox", "sh", "-c",
+                             "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done")
+    terminal.expect("ready")
+    terminal.type("\x03")
+    terminal.expect("caught")
+    assert terminal.wait() == 9
+
+
+def test_ctrl_c_ends_what_does_not_catch_it(kelp):
+    """As a process that the terminal's signal ends: 128 + SIGINT. The init of a container gets only what it catches."""
+    terminal = kelp.terminal("run", "--rm", "--init", *NONE, "busybox", "sh", "-c", "echo ready; exec sleep 1000")
+    terminal.expect("ready")
+    terminal.type("\x03")
+    assert terminal.wait() == 130
+
+
 def test_the_terminal_is_as_before(kelp):
     terminal = programs.Terminal(["sh", "-c", f"stty -a > before; {kelp.path} run --rm -it --network none busybox true; "
                                   "stty -a > after; cmp before after && echo same"], kelp.env, kelp.dir, (24, 80))

@@ -83,11 +83,23 @@ def test_uidmap(kelp):
     assert out[0].split()[0] == "0" and out[0].split()[2] == "1000" and out[1:] == ["0", "0"]
 
 
-@pytest.mark.parametrize("mode", [(), ("--userns", "host"), ("--userns", "keep-id"), ("--userns", "nomap"), ("--userns", "auto"),
+@pytest.mark.parametrize("mode", [(), ("--userns", "host"), ("--userns", "keep-id"),
+                                  ("--userns", "keep-id:uid=1000,gid=1000"), ("--userns", "nomap"), ("--userns", "auto"),
                                   ("--uidmap", "0:1:2000", "--gidmap", "0:1:2000")])
 def test_state_and_log_files_belong_to_the_caller(kelp, mode):
-    kelp("run", "-d", "--name", "c", *mode, *NONE, "busybox", "sh", "-c", "echo logged; sleep 100")
+    container = kelp("run", "-d", "--name", "c", *mode, *NONE, "busybox", "sh", "-c", "echo logged; sleep 100").text
     until("a line in the log", lambda: kelp("logs", "c").text == "logged")
+    assert foreign_files(kelp) == []
+    assert kelp("exec", "c", "echo", "x").text == "x"
+    kelp("kill", "c")
+    assert kelp("wait", "c").text == "137"
+    ended = kelp.store / "containers" / container / "exit.json"
+    until("the record of the end", ended.exists)
+    assert ended.stat().st_uid == os.getuid() and foreign_files(kelp) == []
+
+
+def foreign_files(kelp):
+    """Those of kelp's own that are not the caller's."""
     foreign = []
     for top in (kelp.store / "containers", kelp.run_dir, kelp.store / "names"):
         for directory, names, files in os.walk(top):
@@ -99,8 +111,7 @@ def test_state_and_log_files_belong_to_the_caller(kelp, mode):
                 info = os.lstat(os.path.join(directory, name))
                 if info.st_uid != os.getuid():
                     foreign.append(os.path.join(directory, name))
-    assert foreign == []
-    assert kelp("exec", "c", "echo", "x").text == "x"
+    return foreign
 
 
 def test_exec_and_cp_on_keep_id_and_shared_network(kelp, place):

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -17,7 +18,7 @@ from harness.waiting import until
 
 NONE = ("--network", "none")
 
-HELLO, ATTACH, EXEC = 1, 10, 16
+HELLO, ATTACH, SIGNAL, STOP, EXEC, USER_STOP = 1, 10, 14, 15, 16, 17
 STARTED, OUTPUT, ENDED, EXEC_STARTED, EXEC_ENDED, UNSUPPORTED = 40, 42, 44, 45, 46, 47
 OUT = 2
 VERSION = 3  # kVersion of src/monitor/protocol.h
@@ -95,33 +96,96 @@ def test_rubbish_on_the_socket_harms_nobody(one):
     assert one("exec", "one", "echo", "well").text == "well"
 
 
+class FirstMonitor(threading.Thread):
+    """Takes the place of the real monitor's socket and speaks exactly version 1. answers: {type of frame: frames}."""
+
+    KNOWN = {HELLO, ATTACH, 11, 12, 13, 14, STOP, EXEC, USER_STOP}  # all that a kelp may send it
+
+    def __init__(self, one, answers):
+        super().__init__()
+        self.one, self.answers, self.got = one, {HELLO: [frame(HELLO, 1)], **answers}, []
+        self.hidden = one.socket.with_name("hidden.sock")
+
+    def __enter__(self):
+        self.one.socket.rename(self.hidden)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(self.one.socket))
+        self.listener.listen(8)
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.join(10)
+        self.listener.close()
+        self.one.socket.unlink()
+        self.hidden.rename(self.one.socket)
+        assert set(self.types) <= self.KNOWN, "it was sent what it cannot know"
+
+    @property
+    def types(self):
+        return [kind for kind, _, _ in self.got]
+
+    def run(self):
+        while True:
+            try:
+                link, _ = self.listener.accept()
+            except OSError:  # the test is over
+                return
+            link.settimeout(10)
+            try:
+                with link:
+                    while received := receive(link):
+                        kind, _, value, payload = received
+                        self.got.append((kind, value, payload))
+                        for answer in self.answers.get(kind, ()):
+                            link.send(answer)
+            except OSError:  # it has heard enough
+                pass
+
+
 def test_exec_through_a_monitor_of_version_1(one):
-    """The real monitor's socket is taken by one that speaks exactly version 1."""
-    hidden = one.socket.with_name("hidden.sock")
-    one.socket.rename(hidden)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(one.socket))
-        listener.listen(4)
-        listener.settimeout(10)
-        child = one.start("exec", "one", "true")
-        link, _ = listener.accept()
-        link.settimeout(10)
-        with link:
-            kind, _, value, _ = receive(link)
-            assert kind == HELLO and value >= 1
-            link.send(frame(HELLO, 1))
-            while True:
-                kind, _, value, payload = receive(link)
-                if kind == EXEC:
-                    break
-                link.send(frame(UNSUPPORTED, kind))
-            assert all(record.startswith((b"arg=", b"fd=")) for record in payload.rstrip(b"\0").split(b"\0"))
-            link.send(frame(EXEC_STARTED, 4242))
-            link.send(frame(EXEC_ENDED, 23))
-            assert child.wait(timeout=10) == 23, child.stderr.read()
-    one.socket.unlink()
-    hidden.rename(one.socket)
+    with FirstMonitor(one, {EXEC: [frame(EXEC_STARTED, 4242), frame(EXEC_ENDED, 23)]}) as old:
+        assert one("exec", "one", "true", code=23).err == ""
+    payload, = [payload for kind, _, payload in old.got if kind == EXEC]
+    assert all(record.startswith((b"arg=", b"fd=")) for record in payload.rstrip(b"\0").split(b"\0"))
     assert one("exec", "one", "echo", "back").text == "back"
+
+
+def test_what_a_monitor_of_version_1_can_do_is_asked_of_it(kelp):
+    """attach, wait, and kill of a container that would be started again."""
+    container = kelp("run", "-d", "--name", "one", "--restart", "always", *NONE, "busybox", "sleep", "1000").text
+    kelp.socket = kelp.run_dir / container / "attach.sock"
+    with FirstMonitor(kelp, {ATTACH: [frame(STARTED, 4242), frame(OUTPUT, 0, b"of old\n", 1), frame(ENDED, 9)]}) as old:
+        attached = kelp("attach", "--no-stdin", "one", code=9)
+        assert attached.out == "of old\n" and attached.err == ""
+        old.answers[HELLO] = [frame(HELLO, 1), frame(ENDED, 9)]  # the end is told to all who are there
+        assert kelp("wait", "one").text == "9"
+        old.answers[HELLO] = [frame(HELLO, 1)]
+        kelp("kill", "--signal", "TERM", "one")
+        assert [(kind, value) for kind, value, _ in old.got if kind in (USER_STOP, SIGNAL)] == [(USER_STOP, 0), (SIGNAL, 15)]
+    kelp("kill", "one")
+    assert kelp("wait", "one").text == "137"
+
+
+def test_what_a_monitor_of_version_1_cannot_do_is_said_with_the_remedy(kelp):
+    """update of what the monitor sees to, and a health check that is asked for: they came later, and a restart mends both."""
+    container = kelp("run", "-d", "--name", "one", "--health-cmd", "true", "--health-interval", "disable", *NONE, "busybox",
+                     "sleep", "1000").text
+    kelp.socket = kelp.run_dir / container / "attach.sock"
+    with FirstMonitor(kelp, {}):
+        kelp.fails("healthcheck", "run", "one", says="monitor of container one is too old to be asked for its health",
+                   hint="^hint: kelp restart one$")
+        kelp.fails("update", "--restart", "on-failure:3", "one",
+                   says="one was started by an older kelp, whose monitor takes no changes", hint="holds from the next start on: `kelp restart one`$")
+        kelp.fails("update", "--health-cmd", "echo new", "one", says="takes no changes", hint="kelp restart one")
+        kelp("update", "--env", "A=b", "one")  # this the monitor need not know
+    kelp("restart", "-t", "0", "one")
+    policy = json.loads(kelp("inspect", "one").out)[0]["HostConfig"]["RestartPolicy"]
+    assert (policy["Name"], policy["MaximumRetryCount"]) == ("on-failure", 3)
+    kelp("healthcheck", "run", "one")
+    assert json.loads(kelp("inspect", "one").out)[0]["State"]["Health"]["Log"][-1]["Output"] == "new\n"
+    assert kelp("exec", "one", "sh", "-c", "echo $A").text == "b"
 
 
 def test_a_monitor_that_goes_away_is_named(one):

@@ -123,14 +123,48 @@ def test_a_target_that_is_a_symlink_stays_inside(bare_kelp, place, shared):
         "from the host\n"
 
 
-def test_a_host_file_system_mounted_before_can_be_unmounted(kelp, agent, place):
+@pytest.mark.parametrize("network", [NONE, ()], ids=["none", "default"])
+def test_a_host_file_system_mounted_before_can_be_unmounted(kelp, agent, place, network):
+    if not network:
+        needs.need("tun")
     directory = place / "mounted"
     directory.mkdir()
     agent("mount", path=str(directory))
     try:
-        kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
+        kelp("run", "-d", "--name", "c", *network, "busybox", "sleep", "100")
     finally:
         agent("unmount", path=str(directory))
+    assert kelp("exec", "c", "echo", "on").text == "on"
+
+
+UNMOUNTED_MEANWHILE = """
+holders() { for p in /proc/[0-9]*; do grep -s " $DISK " $p/mountinfo >/dev/null && cat $p/comm; done | sort -u; true; }
+$KELP run -d --name c $NETWORK busybox sleep 100 >/dev/null
+holders | grep kelp-monitor
+touch $PLACE/go
+until [ -e $PLACE/gone ]; do sleep 0.05; done
+holders
+"""
+
+
+@pytest.mark.parametrize("network", [NONE, ()], ids=["none", "default"])
+def test_what_the_host_unmounts_is_kept_by_nobody(kelp, agent, place, network):
+    """Where the host's mounts are shared, as systemd makes them, the disk is free: the monitor's mount namespace and
+    slirp4netns' follow."""
+    if not network:
+        needs.need("tun")
+    disk = place / "shared/disk"
+    setup = f"""
+        mkdir {place}/shared; mount -t tmpfs none {place}/shared; mount --make-shared {place}/shared
+        mkdir {disk}; mount -t tmpfs none {disk}
+        (until [ -e {place}/go ]; do sleep 0.05; done; umount {disk}; touch {place}/gone) &"""
+    variables = {"KELP": kelp.path, "NETWORK": " ".join(network), "PLACE": str(place), "DISK": str(disk)}
+    try:
+        code, out, err = agent("host", setup=setup, argv=["sh", "-ec", UNMOUNTED_MEANWHILE], env={**kelp.env, **variables},
+                               role="user", timeout=60)
+    finally:
+        (place / "go").touch()
+    assert (code, out, err) == (0, "kelp-monitor\n", "")
     assert kelp("exec", "c", "echo", "on").text == "on"
 
 
