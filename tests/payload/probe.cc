@@ -557,6 +557,8 @@ bool run(const std::vector<std::string>& words) {
     terminal_size();
   else if (verb == "background")
     background(argument(1));
+  else if (verb == "keyring")
+    std::printf("%ld\n", ::syscall(SYS_keyctl, 0, -3, 0));  // number of the session's, made nowhere
   else if (verb == "fork-away")
     fork_away(argument(1));
   else if (verb == "echo")

@@ -51,7 +51,7 @@ def test_state(both):
 def test_list(both):
     ours, runcs = both
     assert ours("list", "--format", "json").out == runcs("list", "--format", "json").out
-    assert ours("list", "-q").out == runcs("list", "-q").out
+    assert ours("list", "-q").out == runcs("list", "--quiet").out == ours("list", "--quiet").out
     for runtime in both:
         runtime.create("wait")
     mine, its = (json.loads(runtime("list", "-f", "json").out) for runtime in both)
@@ -320,6 +320,49 @@ def test_new_session_keyring(oci):
         return oci.run("try", "keyring", id=name).lines[0] == "ok"
     until("a keyring", lambda: own_keyring("c1"), 60)
     until("another keyring", lambda: own_keyring("c2"), 60)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_no_new_keyring(kelp_oci, keep):
+    oci = kelp_oci
+    script = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(250, 1, None)  # keyctl(JOIN_SESSION_KEYRING)
+open(sys.argv[1], "w").write(str(libc.syscall(250, 0, -3, 0)))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+    if os.uname().machine != "x86_64":
+        pytest.skip("needs x86_64: the numbers of its system calls")
+    oci.base = ["/usr/bin/python3", "-c", script, str(oci.place / "ours"), *oci.base]
+    def same():
+        inside = oci.run("keyring", args=("--no-new-keyring",) if keep else ()).lines[0]
+        return inside == (oci.place / "ours").read_text()
+    until("a keyring of that kind", lambda: same() == keep, 60)  # a quota that others use up gives the caller's
+
+
+def test_no_pivot(kelp_oci):
+    out = kelp_oci.run("cat", "/proc/self/mountinfo", ";", "ls", "/", args=("--no-pivot",)).out
+    assert "etc" in json.loads(out.splitlines()[-1]) and " / " in out
+
+
+def test_keep(kelp_oci):
+    """What ended stays to be looked at, until it is deleted."""
+    kelp_oci.run("exit", "3", code=3, args=("--keep",))
+    assert kelp_oci.state()["status"] == "stopped"
+    kelp_oci.run("exit", "3", code=3, id="c2")
+    assert kelp_oci("state", "c2", code=None).code != 0
+
+
+@pytest.mark.parametrize("level", ["--log-level=debug", "--log-level=error", "--debug"])
+def test_log_level(kelp_oci, level):
+    kelp_oci.base.insert(1, level)
+    done = kelp_oci.run("exit", "0")
+    assert (done.err == "") == level.endswith("error"), str(done)
+
+
+def test_no_subreaper_is_taken(kelp_oci):
+    assert kelp_oci.run("echo", "up", args=("--no-subreaper",)).out == "up\n"
 
 
 def receive_fd(path, start):

@@ -228,6 +228,21 @@ def test_exec_adds_a_capability(oci):
     assert oci.exec("info").json["CapEff"] == bits("KILL")
 
 
+def test_exec_without_new_privileges(oci):
+    oci.process["noNewPrivileges"] = False
+    oci.create("wait")
+    oci.start()
+    assert oci.exec("info").json["NoNewPrivs"] == "0"
+    assert oci.exec("info", args=("--no-new-privs",)).json["NoNewPrivs"] == "1"
+
+
+def test_exec_preserves_descriptors(oci):
+    oci.create("wait")
+    oci.start()
+    oci.base = ["sh", "-c", 'exec "$@" 3</dev/null 4</dev/null', "sh", *oci.base]
+    assert oci.exec("info", args=("--preserve-fds", "1")).json["fds"] == [0, 1, 2, 3]
+
+
 def test_exec_adds_groups(oci):
     oci.create("wait")
     oci.start()
