@@ -29,16 +29,8 @@ const StorageFacts& storage(Context& context) {
   return facts;
 }
 
-std::string fuse_problem(const StorageFacts& facts, std::string& fix) {
-  if (facts.fuse_program.empty()) {
-    fix = install_command(fuse_package());
-    return "is not installed";
-  }
-  if (!facts.fuse_device) {
-    fix = fuse_device_fix();
-    return "needs /dev/fuse, which cannot be opened";
-  }
-  return "";
+std::string fuse_fix(const StorageFacts& facts) {
+  return facts.fuse_program.empty() ? install_command(fuse_package()) : fuse_device_fix();
 }
 
 }  // namespace
@@ -73,12 +65,11 @@ Finding check_overlay(Context& context) {
   if (!context.host().trial.get().usable())
     return {"", Verdict::less, "cannot be tried without user namespaces", "see user namespaces above"};
   Finding finding{"", Verdict::less, facts.overlay_problem, ""};
-  std::string fix;
   if (facts.filesystem == "overlay") {
     finding.text += "; the store is itself on an overlay";
     finding.fix = fmt::format("mount a volume of the outer container at {}", context.layout.data);
-  } else if (!fuse_problem(facts, fix).empty()) {
-    finding.fix = fix;
+  } else if (!fuse_problem(facts).empty()) {
+    finding.fix = fuse_fix(facts);
   } else {
     finding.fix = "XDG_DATA_HOME on ext4, xfs or btrfs, with a kernel of 5.11 or later";
   }
@@ -87,12 +78,11 @@ Finding check_overlay(Context& context) {
 
 Finding check_fuse(Context& context) {
   const StorageFacts& facts = storage(context);
-  std::string fix;
-  const std::string problem = fuse_problem(facts, fix);
+  const std::string problem = fuse_problem(facts);
   if (problem.empty())
     return {"", Verdict::good, facts.fuse_program + (facts.overlay_problem.empty() ? ", not needed here" : ""), ""};
   if (facts.overlay_problem.empty()) return {"", Verdict::good, "not needed: the native overlay works", ""};
-  return {"", Verdict::less, problem + ": every container copies its image", fix};
+  return {"", Verdict::less, problem + ": every container copies its image", fuse_fix(facts)};
 }
 
 Finding check_run_directory(Context& context) {

@@ -136,8 +136,11 @@ Json store_json(Context& context, Json& storage) {
   storage = {{"driver", facts.driver},
              {"reason", problem.empty() ? "a native overlay with extended attributes of the user works in graphRoot"
                                         : "no native overlay in graphRoot: " + problem}};
-  if (facts.driver == "copy")
-    storage["hint"] = "install fuse-overlayfs, with access to /dev/fuse: without it every container copies its image";
+  if (facts.driver == "copy") {
+    storage["reason"] =
+        fmt::format("no native overlay in graphRoot: {}; fuse-overlayfs {}", problem, fuse_problem(facts));
+    storage["hint"] = "every container copies its image: `kelp doctor` says what mends that";
+  }
   const char* scratch = std::getenv("TMPDIR");
   json["imageCopyTmpDir"] = scratch != nullptr && *scratch != '\0' ? scratch : "/var/tmp";
   json["imageStore"] = {{"number", store::list_images(layout).size()}};

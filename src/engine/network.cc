@@ -157,7 +157,9 @@ NetworkPlan make_network_plan(Context& context, const store::ContainerRecord& re
       plan.netns_path = plan.mode.argument;
       break;
   }
-  if (!config.no_hosts) plan.hosts = make_hosts(config, hostname, record.name, plan, text_of("/etc/hosts"));
+  // --hosts-file names what stands in the place of the host's own file.
+  const std::string host_hosts = config.hosts_file.empty() ? text_of("/etc/hosts") : "";
+  if (!config.no_hosts) plan.hosts = make_hosts(config, hostname, record.name, plan, host_hosts);
   const bool no_dns = config.dns == store::Strings{"none"};
   if (!no_dns && (plan.mode.kind != Kind::none || !config.dns.empty()))
     plan.resolv_conf = make_resolv_conf(config, plan, text_of("/etc/resolv.conf"));

@@ -220,8 +220,8 @@ std::string make_hosts(const store::ContainerConfig& config, const std::string& 
     // 127.0.1.1 of Debian is the host's name: inside it would lead to the container itself.
     if (!kept.empty() && !(starts_with(address, "127.") && !host)) text += address + "\t" + kept + "\n";
   }
-  text += "127.0.0.1\tlocalhost localhost.localdomain\n";
-  text += "::1\tlocalhost localhost.localdomain\n";
+  text += "127.0.0.1\tlocalhost\n";
+  text += "::1\tlocalhost\n";
   const auto named = [&](std::string_view alias) { return std::count(taken.begin() + 3, taken.end(), alias) > 0; };
   if (slirp || host) {
     std::string names;

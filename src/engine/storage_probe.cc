@@ -109,9 +109,7 @@ StorageFacts probe_storage(Context& context) {
   sys::remove_tree(scratch);
   facts.fuse_program = find_in_path("fuse-overlayfs");
   facts.fuse_device = context.host().fuse.get();
-  facts.driver = facts.overlay_problem.empty()                      ? "overlay"
-                 : facts.fuse_device && !facts.fuse_program.empty() ? "fuse-overlayfs"
-                                                                    : "copy";
+  facts.driver = facts.overlay_problem.empty() ? "overlay" : fuse_problem(facts).empty() ? "fuse-overlayfs" : "copy";
   facts.filesystem = filesystem_of(context.layout.data);
   facts.network = is_network(context.layout.data, facts.filesystem);
   struct statvfs space {};
@@ -121,6 +119,11 @@ StorageFacts probe_storage(Context& context) {
     facts.free_files = space.f_favail;
   }
   return facts;
+}
+
+std::string fuse_problem(const StorageFacts& facts) {
+  if (facts.fuse_program.empty()) return "is not installed";
+  return facts.fuse_device ? "" : "needs /dev/fuse, which cannot be opened";
 }
 
 }  // namespace kelp::engine

@@ -22,4 +22,7 @@ struct StorageFacts {
 /// Makes the store where there is none. throws Error when the store cannot be written at all
 StorageFacts probe_storage(Context& context);
 
+/// Why fuse-overlayfs cannot be had, as what follows its name: "is not installed"; "" = it can.
+std::string fuse_problem(const StorageFacts& facts);
+
 }  // namespace kelp::engine

@@ -182,6 +182,20 @@ def test_a_broken_kelp_toml_is_named_with_its_line(kelp, text, says):
     kelp.fails("run", "--rm", "busybox", "true", says=says)
 
 
+def test_lines_of_the_hosts_own_hosts_file(kelp, agent, place):
+    """Taken over, but for those of the loopback; --hosts-file names another file in its place, or none."""
+    (place / "hosts").write_text("127.0.0.1 localhost\n127.0.1.1 itself\n10.7.7.7 nas nas.example.org # ours\n10.7.7.8 c\n")
+    (place / "base").write_text("10.9.9.9 elsewhere\n")
+    host = Host(kelp, agent, f"mount --bind {place}/hosts /etc/hosts")
+    own = "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.0.1\thosty c\n"
+
+    def written(*options):
+        return host("run", "--rm", "--name", "c", "--hostname", "hosty", *NONE, *options, "busybox", "cat", "/etc/hosts").out
+    assert written() == "10.7.7.7\tnas nas.example.org\n" + own
+    assert written("--hosts-file", "none") == own
+    assert written("--hosts-file", place / "base") == "10.9.9.9 elsewhere\n" + own
+
+
 # --- storage ---------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -213,6 +227,26 @@ LAYERED = "test ! -e /gone && ls /kept /other && echo written >/kept/new && rm /
 SEEN = ["/kept:", "c", "", "/other:", "x", "written"]
 
 
+def storage_of(host):
+    """What info says of how root file systems are put together, and why so."""
+    info = json.loads(host("info", "--format", "json").out)
+    storage = info["host"]["levels"]["storage"]
+    assert info["store"]["graphStatus"]["Native Overlay Diff"] == ("true" if storage["driver"] == "overlay" else "false")
+    return storage
+
+
+def test_info_says_why_the_overlay_is_native(kelp, agent):
+    reason = "a native overlay with extended attributes of the user works in graphRoot"
+    assert storage_of(Host(kelp, agent)) == {"driver": "overlay", "reason": reason}
+
+
+def test_info_says_that_fuse_overlayfs_is_missing(kelp_factory, agent, mounted):
+    kelp = kelp_factory()
+    mounted(kelp.data, type="overlay")
+    storage = storage_of(Host(kelp, agent, "p=$(command -v fuse-overlayfs) && mount --bind /dev/null $p || true"))
+    assert storage["driver"] == "copy" and storage["reason"].endswith("; fuse-overlayfs is not installed"), storage
+
+
 @pytest.mark.parametrize("kind", ["overlay", "ramfs"])
 @pytest.mark.parametrize("fuse", [True, False], ids=["fuse", "no-fuse"])
 def test_a_store_on_which_no_overlay_can_be_mounted(kelp_factory, agent, place, mounted, kind, fuse):
@@ -226,6 +260,11 @@ def test_a_store_on_which_no_overlay_can_be_mounted(kelp_factory, agent, place, 
     host("load", "-q", "-i", layered_image(place))
     level = host.level()
     assert level == f"storage by {'fuse-overlayfs' if fuse else 'copy'}"
+    storage = storage_of(host)
+    assert storage["driver"] == ("fuse-overlayfs" if fuse else "copy"), storage
+    assert re.match(r"no native overlay in graphRoot: .*overlay.*: \S", storage["reason"]), storage
+    assert storage["reason"].endswith("; fuse-overlayfs needs /dev/fuse, which cannot be opened") == (not fuse), storage
+    assert ("kelp doctor" in storage.get("hint", "")) == (not fuse), storage
     # With --rm the writable layer may be in memory; without it, it must outlive the container.
     result = host("run", "--rm", *NONE, "layered", "sh", "-c", LAYERED)
     assert result.lines == SEEN and len(warnings_of(result)) <= 1, result

@@ -58,8 +58,8 @@ TEST_CASE("hosts and resolv.conf") {
   const std::string hosts =
       make_hosts(config, "0123456789ab", "web", plan, "127.0.0.1 localhost\n127.0.1.1 laptop\n10.1.1.1\tnas db # x\n");
   CHECK(hosts ==
-        "10.0.0.9\tdb\n10.0.0.9\tcache\n10.0.2.2\tme\n10.1.1.1\tnas\n127.0.0.1\tlocalhost localhost.localdomain\n"
-        "::1\tlocalhost localhost.localdomain\n10.0.2.2\thost.containers.internal host.docker.internal\n"
+        "10.0.0.9\tdb\n10.0.0.9\tcache\n10.0.2.2\tme\n10.1.1.1\tnas\n127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost\n10.0.2.2\thost.containers.internal host.docker.internal\n"
         "10.0.2.100\t0123456789ab web\n");
   const std::string host_file = "# x\nnameserver 127.0.0.53\nnameserver 192.168.1.1\nsearch lan\noptions edns0\n";
   CHECK(make_resolv_conf({}, plan, host_file) ==
