@@ -42,9 +42,10 @@ SECURITY_MODULES = "lsm=landlock,yama,apparmor"  # as Debian's kernels for real 
 MODULES = "/usr/lib/uml/modules"  # of Debian's kernel; one without modules finds none of its own there
 
 # What every script begins with. wait_for WORDS: until they, read as a shell reads them, succeed; how long something takes
-# in a machine on a busy host is nobody's to say, so that nothing is ever waited for by the clock.
+# in a machine on a busy host is nobody's to say, so that nothing is ever waited for by the clock, nor by systemd's
+# programs for the 25 s after which they would give up.
 PREAMBLE = """#!/bin/bash
-export PATH=/opt/kelp:$PATH
+export PATH=/opt/kelp:$PATH SYSTEMD_BUS_TIMEOUT=300s
 wait_for() {
   local end=$((SECONDS + 240))
   until eval "$1" >/dev/null 2>&1; do
