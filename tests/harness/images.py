@@ -208,6 +208,12 @@ def debian_postgres_archive():
     return _debian_archive("debian-postgres", ["postgresql"], {"User": "postgres"}, compression="zstd")
 
 
+def debian_programs_archive():
+    """What people run by hand: an editor, two languages, and a database that is small."""
+    return _debian_archive("debian-programs", ["vim-tiny", "python3-minimal", "nodejs", "redis-server"], {"Cmd": ["bash"]},
+                           compression="zstd")
+
+
 def debian_nginx_archive():
     """A Debian with nginx from packages, as an oci-archive of two layers; made once and kept in the cache."""
     path = needs.cache_dir() / "debian-nginx-2.tar"
