@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 
@@ -91,6 +92,48 @@ def test_command_lines(both, name, place, request, busybox_archive):
     stale = [line.text for line in lines if line.text in twin.allowed("command") and line.text not in play.used]
     stale += [f"{area} {path}" for area, paths in play.areas.items() for path in twin.allowed(area) if path not in paths]
     assert not stale, f"these no longer differ: {stale}"
+
+
+def test_a_script_of_a_ci_file(both, place):
+    """Whole: kelp is held to what this prints in test_real_programs.py."""
+    results = []
+    for tool, directory in zip(both, ("mine", "peers")):
+        stage = twin.Stage(tool, place / directory, {})
+        results.append(tool(programs.TOP / "tests/e2e/ci-script.sh", program="/bin/bash", code=None, timeout=300, env=stage.env,
+                            cwd=stage.work))
+    mine, peers = results
+    assert (mine.code, mine.out) == (0, peers.out), f"{mine}\n{peers}"
+
+
+HOSTS_OPTIONS = {
+    "plain": ("--name", "namer"),
+    "named": ("--name", "namer", "--hostname", "hosty"),
+    "added": ("--name", "namer", "--add-host", "db:10.1.2.3", "--add-host", "six:fd00::7"),
+    "dns": ("--name", "namer", "--dns", "192.0.2.7", "--dns", "2001:db8::9", "--dns-search", "example.org", "--dns-search",
+            "example.net", "--dns-option", "ndots:3", "--dns-option", "rotate"),
+    "no-search": ("--name", "namer", "--dns-search", "."),
+}
+
+
+def names_file(text):
+    """/etc/hosts without what differs on purpose: the identifier, and host.containers.internal, whose address podman takes
+    from the host and kelp from slirp4netns; host.docker.internal stands beside it since podman 4.4."""
+    text = re.sub(r"(?m)^\S+\thost\.containers\.internal( host\.docker\.internal)?$", "<host>\thost.containers.internal", text)
+    return re.sub(r"\b[0-9a-f]{12}\b", "<short>", text)
+
+
+@pytest.mark.parametrize("options", HOSTS_OPTIONS.values(), ids=HOSTS_OPTIONS)
+def test_names_files_byte_for_byte(both, options):
+    """Without the host's own /etc/hosts, of which kelp takes no 127.*: inside, that would be the container itself."""
+    needs.need("tun")
+    kelp, podman = both
+    (podman.config / "containers/containers.conf").write_text('[containers]\nbase_hosts_file = "none"\n')
+    try:
+        show = ("--network", "slirp4netns", *options, "busybox", "cat", "/etc/hosts", "/etc/resolv.conf")
+        mine, peers = kelp("run", "--rm", "--hosts-file", "none", *show), podman("run", "--rm", *show)
+    finally:
+        (podman.config / "containers/containers.conf").unlink()
+    assert names_file(mine.out) == names_file(peers.out)
 
 
 def registries(request, text):
