@@ -66,6 +66,7 @@ Action define_secret_exists(OptionSet& options);
 Action define_secret_inspect(OptionSet& options);
 Action define_secret_ls(OptionSet& options);
 Action define_secret_rm(OptionSet& options);
+Action define_init(OptionSet& options);
 Action define_start(OptionSet& options);
 Action define_stats(OptionSet& options);
 Action define_stop(OptionSet& options);

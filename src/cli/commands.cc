@@ -15,6 +15,7 @@ constexpr Command kCommands[] = {
     {"run", "container run", kContainers, "run a command in a new container", define_run},
     {"create", "container create", kContainers, "make a container without starting it", define_create},
     {"start", "container start", kContainers, "start stopped or created containers", define_start},
+    {"init", "container init", kContainers, "set containers up without executing their commands", define_init},
     {"stop", "container stop", kContainers, "stop running containers", define_stop},
     {"restart", "container restart", kContainers, "stop containers and start them again", define_restart},
     {"kill", "container kill", kContainers, "send a signal to containers", define_kill},

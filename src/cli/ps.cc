@@ -44,6 +44,8 @@ std::string status_text(const store::ContainerStatus& status) {
   switch (status.status) {
     case Status::created:
       return "Created";
+    case Status::initialized:
+      return "Initialized";
     case Status::running:
     case Status::paused:
     case Status::stopping: {

@@ -88,6 +88,28 @@ Action define_start(OptionSet& options) {
   return [values](Invocation& invocation) { return start(invocation, *values); };
 }
 
+Action define_init(OptionSet& options) {
+  auto choice = std::make_shared<ContainerChoice>();
+  options.arguments("CONTAINER...", 0, -1, Complete::stopped);
+  options.describe(
+      "Namespaces, mounts, network and control group are made, and the container waits: its files can be looked at "
+      "and\n"
+      "changed (kelp cp, kelp mount) before kelp start executes the command.");
+  options.flag("all,a", choice->all, "all containers that are not running");
+  add_latest(options, choice->latest);
+  return [choice](Invocation& invocation) {
+    ContainerSelection selection(invocation, *choice, "the name or ID of a container");
+    return selection.for_each([&](const Chosen& chosen) {
+      const auto status = store::status(invocation.context.layout, chosen.record).status;
+      if (choice->all && status != store::Status::created && status != store::Status::exited) return;
+      engine::StartOptions start;
+      start.init_only = true;
+      engine::start_container(invocation.context, chosen.record, start);
+      print_line(chosen.word);
+    });
+  };
+}
+
 Action define_restart(OptionSet& options) {
   auto values = std::make_shared<RestartCommand>();
   options.arguments("CONTAINER...", 0, -1, Complete::container);

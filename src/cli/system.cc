@@ -54,7 +54,9 @@ Strings prune_containers(Invocation& invocation, const Strings& filters, std::ui
   Strings gone;
   for (const auto& record : store::list(invocation.context.layout)) {
     const auto status = store::status(invocation.context.layout, record);
-    if (status.status != store::Status::created && status.status != store::Status::exited) continue;
+    if (status.status != store::Status::created && status.status != store::Status::initialized &&
+        status.status != store::Status::exited)
+      continue;
     if (!filter.matches(record, status)) continue;
     try {
       const auto size = engine::container_size(invocation.context, record).writable;

@@ -81,7 +81,7 @@ std::string mount_container(Context& context, const store::ContainerRecord& reco
   if (!record.config.rootfs.empty() || is_mounted(path)) return path;
   for (int tries = 0; tries < 2500; ++tries) {
     const auto status = store::status(context.layout, record);
-    if ((status.status == store::Status::running || status.status == store::Status::paused) && status.run) {
+    if (store::can_be_entered(status.status) && status.run) {
       const sys::MountFd mount = clone_of_running(*status.run, path, record.name);
       const Fd target(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
       if (!target) throw_errno("open {}", path);

@@ -290,7 +290,7 @@ int wait_until_started(int link) {
     if (monitor::receive_frame(link, frame, true) != monitor::Received::frame)
       throw_error("the monitor ended before the container was started");
     if (frame.header.type == Msg::failed) throw_failure(frame);
-    if (frame.header.type != Msg::started) continue;
+    if (frame.header.type != Msg::started && frame.header.type != Msg::initialized) continue;
     for (const auto& warning : split(frame.payload, '\n'))
       if (!warning.empty()) log::warn("{}", warning);
     return static_cast<int>(frame.header.value);

@@ -32,8 +32,8 @@ const std::vector<int>& followed_signals();
 /// First frames of a connection that has said hello: what we want of the streams. Before the container is started.
 void ask_to_attach(int link, const FollowOptions& options);
 
-/// Waits until the container has been started. Warnings of the runtime are logged. Returns its pid.
-/// throws  Error of a failed start; Error when the monitor has died
+/// Waits until the container has been started, or waits at its gate (`init`). Warnings of the runtime are logged.
+/// Returns its pid. throws  Error of a failed start; Error when the monitor has died
 int wait_until_started(int link);
 
 /// Copies until the container ends or the user detaches. `signals` were blocked all the time. A signal that is not

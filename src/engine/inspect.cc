@@ -62,6 +62,7 @@ Json nullable(const store::Strings& list) { return list.empty() ? Json() : Json(
 Json state_json(const store::ContainerStatus& status, const Json& health) {
   const bool running = status.status == store::Status::running || status.status == store::Status::paused ||
                        status.status == store::Status::stopping;
+  const bool lives = status.run && (running || status.status == store::Status::initialized);
   Json state;
   state["OciVersion"] = "1.0.2";
   state["Status"] = store::status_name(status.status);
@@ -70,8 +71,8 @@ Json state_json(const store::ContainerStatus& status, const Json& health) {
   state["Restarting"] = false;
   state["OOMKilled"] = status.last_exit && status.last_exit->oom_killed;
   state["Dead"] = false;
-  state["Pid"] = running && status.run ? status.run->pid : 0;
-  state["ConmonPid"] = running && status.run ? status.run->monitor_pid : 0;
+  state["Pid"] = lives ? status.run->pid : 0;
+  state["ConmonPid"] = lives ? status.run->monitor_pid : 0;
   // An exit that nobody recorded has no number: podman's key stays, with the value that no process can end with.
   state["ExitCode"] = status.last_exit ? status.last_exit->code : (status.exit_unknown ? -1 : 0);
   state["Error"] = status.exit_unknown ? "the exit code is unknown: the monitor ended before it could record it"
@@ -83,7 +84,7 @@ Json state_json(const store::ContainerStatus& status, const Json& health) {
   }
   state["FinishedAt"] = status.last_exit ? format_rfc3339(status.last_exit->finished) : kZeroTime;
   state["Health"] = health.is_object() ? health : Json({{"Status", ""}, {"FailingStreak", 0}, {"Log", Json()}});
-  state["CgroupPath"] = running && status.run ? status.run->cgroup : "";
+  state["CgroupPath"] = lives ? status.run->cgroup : "";
   state["CheckpointedAt"] = kZeroTime;
   state["RestoredAt"] = kZeroTime;
   return state;

@@ -29,6 +29,7 @@ using Parse = std::optional<LogEntry> (*)(std::string_view);
 bool still_runs(Context& context, const store::ContainerRecord& record) {
   if (!store::find(context.layout, record.id)) return false;
   switch (store::status(context.layout, record).status) {
+    case store::Status::initialized:
     case store::Status::running:
     case store::Status::paused:
     case store::Status::stopping:

@@ -55,8 +55,9 @@ bool runs(Context& context, const ContainerRecord& record) {
 void stop_first(Context& context, const ContainerRecord& record, const RemoveOptions& options) {
   const store::ContainerStatus status = store::status(context.layout, record);
   if (!status.run) return;
-  // A monitor that is just cleaning up needs no --force: its container has ended.
-  if (!options.force && status.status != store::Status::exited && status.status != store::Status::stopping) {
+  // A monitor that is just cleaning up needs no --force: its container has ended. Nor does one that waits at the gate.
+  if (!options.force && status.status != store::Status::exited && status.status != store::Status::stopping &&
+      status.status != store::Status::initialized) {
     const char* state = store::status_name(status.status);
     UsageError error(
         fmt::format("cannot remove container {} as it is {} - running or paused containers cannot be "

@@ -19,6 +19,7 @@
 #include "cgroup/entered.h"
 #include "cgroup/limits.h"
 #include "engine/context.h"
+#include "engine/events.h"
 #include "engine/follow.h"
 #include "engine/health.h"
 #include "engine/host.h"
@@ -31,6 +32,7 @@
 #include "engine/runtime_client.h"
 #include "engine/session.h"
 #include "engine/trace.h"
+#include "monitor/protocol.h"
 #include "store/containers.h"
 #include "store/health_record.h"
 #include "sys/lock.h"
@@ -47,7 +49,7 @@ sys::FileLock lock_stopped(Context& context, const store::ContainerRecord& recor
   for (int tries = 1;; ++tries) {
     auto lock = sys::FileLock::try_exclusive(store::container_lock(context.layout, record.id));
     const auto status = store::status(context.layout, record).status;
-    if (status == store::Status::running || status == store::Status::paused)
+    if (store::can_be_entered(status))
       throw_usage("container {} is already {}", record.name, store::status_name(status));
     if (status == store::Status::exited) {
       store::refuse_newer_exit(context.layout, record.id);
@@ -178,12 +180,35 @@ FollowOptions follow_options(const store::ContainerRecord& record, const StartOp
   return follow;
 }
 
+constexpr std::uint32_t kVersionOfOpenGate = 4;
+
+/// `init` has done everything but the last step.
+StartResult open_gate(Context& context, const store::ContainerRecord& record, const FollowOptions& streams,
+                      const StartOptions& options) {
+  const sys::SignalMask mask(followed_signals());
+  const sys::SignalFd signals(followed_signals());
+  const auto link = connect_monitor(context, record.id);
+  if (!link || link->version < kVersionOfOpenGate)
+    throw_error("the monitor of container {} cannot be reached", record.name);
+  ask_to_attach(link->socket.get(), streams);
+  monitor::send_frame(link->socket.get(), {.type = monitor::Msg::open_gate}, {}, {}, true);
+  const int pid = wait_until_started(link->socket.get());
+  if (options.started) options.started();
+  if (!options.foreground) return {.detached = true};
+  if (streams.in || streams.out || streams.err) emit_event(context, record, "attach");
+  const FollowResult result = follow(link->socket.get(), pid, streams, signals);
+  if (result.lost) throw_error("the monitor of container {} was killed, and the container with it", record.name);
+  return {.detached = result.detached, .exit_code = result.code};
+}
+
 }  // namespace
 
 StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options) {
   const FollowOptions streams = follow_options(record, options);
   parse_detach_keys(streams.detach_keys);
   start_required(context, record);
+  if (!options.init_only && store::status(context.layout, record).status == store::Status::initialized)
+    return open_gate(context, record, streams, options);
   // From here on a signal waits until there is a container that it can be passed on to.
   std::optional<sys::SignalMask> mask;
   std::optional<sys::SignalFd> signals;
@@ -208,6 +233,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     auto monitor_plan = make_monitor_plan(context, record, plan, group.plan, options.preserve_fds);
     plan_health_check(record, plan.bundle, plan.config_json, monitor_plan);
     monitor_plan.event_attach = options.foreground && (streams.in || streams.out || streams.err);
+    monitor_plan.stay_at_gate = options.init_only;
     if (options.die_with_parent) tie_to_caller(options, monitor_plan);
     if (options.trace != nullptr && monitor_plan.own_runtime) {
       for (const auto& word : {std::string("--trace-file"), options.trace->share(monitor_plan.run_dir)})

@@ -20,6 +20,7 @@ struct StartOptions {
   bool foreground = false;
   bool sig_proxy = true;
   bool die_with_parent = false;
+  bool init_only = false;     ///< set up only: the command waits until the container is started
   unsigned preserve_fds = 0;  ///< descriptors of the caller, from 3 on, that the container gets
   std::string detach_keys = "ctrl-p,ctrl-q";
   StartTrace* trace = nullptr;        ///< kelp-oci's steps are wanted as well
@@ -34,7 +35,7 @@ struct StartResult {
   int exit_code = 0;
 };
 
-/// Starts a created or exited container: session, monitor, runtime, network, and streams.
+/// Starts a created, initialized or exited container: session, monitor, runtime, network, and streams.
 ///
 /// throws  Error with exit code 126 / 127 when the command cannot be executed / was not found, 125 otherwise; nothing
 /// of

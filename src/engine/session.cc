@@ -342,7 +342,7 @@ void in_userns(Context& context, const std::function<void()>& body) {
 void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
   for (;;) {
     const auto status = store::status(context.layout, record);
-    if ((status.status == store::Status::running || status.status == store::Status::paused) && status.run) {
+    if (store::can_be_entered(status.status) && status.run) {
       if (in_running(*status.run, body)) return;
       ::usleep(2000);
       continue;
@@ -352,8 +352,7 @@ void in_container(Context& context, const store::ContainerRecord& record, const 
       ::usleep(2000);
       continue;
     }
-    const auto again = store::status(context.layout, record).status;
-    if (again == store::Status::running || again == store::Status::paused) continue;
+    if (store::can_be_entered(store::status(context.layout, record).status)) continue;
     return in_stopped(context, record, body);
   }
 }

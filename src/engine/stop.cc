@@ -43,9 +43,7 @@ std::optional<Fd> open_init(const store::RunState& state) {
   return std::nullopt;
 }
 
-bool is_live(store::Status status) {
-  return status == store::Status::running || status == store::Status::paused || status == store::Status::stopping;
-}
+bool is_live(store::Status status) { return store::can_be_entered(status) || status == store::Status::stopping; }
 
 /// Reads until the end of the container is told. nullopt: the monitor ended without a word.
 std::optional<int> wait_for_end(const MonitorLink& link, bool restarts_count) {
@@ -180,7 +178,7 @@ std::optional<int> condition_met(Context& context, const store::ContainerRecord&
     return conditions.empty() ? 0 : -1;
   }
   if (wanted(store::status_name(status.status)) || (!status.health.empty() && wanted(status.health))) return -1;
-  if ((wanted("configured") || wanted("initialized")) && status.status == store::Status::created) return -1;
+  if (wanted("configured") && status.status == store::Status::created) return -1;
   if (!store::find(context.layout, record.id)) {
     if (wanted("removing")) return -1;
     throw_usage("no container with ID {} found: it was removed", record.id);

@@ -23,8 +23,7 @@ namespace {
 constexpr std::uint32_t kVersionOfUpdate = 3;
 
 bool lives(const store::ContainerStatus& status) {
-  return status.run && status.run->pid != 0 &&
-         (status.status == store::Status::running || status.status == store::Status::paused);
+  return status.run && status.run->pid != 0 && store::can_be_entered(status.status);
 }
 
 /// Groups of limits of which none was asked for are left out, so that only what changes is written.

@@ -142,6 +142,9 @@ bool Clients::handle(Client& client, Frame& frame) {
     case Msg::update:
       control_.update(id, frame.payload);
       break;
+    case Msg::open_gate:
+      control_.go();
+      break;
     default:
       tell(id, {.type = Msg::unsupported, .value = static_cast<std::uint32_t>(header.type)});
   }

@@ -128,7 +128,7 @@ void Monitor::watch_caller() {
 
 /// SIGURG (which older monitors ignore): the run directory has been taken away, with all that tells of us.
 void Monitor::publish_again() noexcept {
-  if (!started_ || ended_) return;
+  if ((!started_ && !at_gate_) || ended_) return;
   try {
     sys::mkdirs(plan_.run_dir, 0700);
     const Fd made = open_dir(plan_.run_dir);
@@ -196,7 +196,7 @@ void Monitor::record_end() {
   exit.stopped_by_user = stopped_by_user_;
   if (exit.finished - exit.started >= kHealthyRun) back_off_ms_ = 0;
   if (exit.oom_killed) emit("oom");
-  if (started_) emit("died", fmt::format(",\"ContainerExitCode\":{}", code_));
+  if (started_ || at_gate_) emit("died", fmt::format(",\"ContainerExitCode\":{}", code_));
   // With --rm the record would go to the trash in the next moment; clients hear the code.
   if (plan_.remove && !wants_restart()) return;
   try {

@@ -41,6 +41,7 @@ class Monitor final : private Control {
   int run_runtime(const sys::SpawnRequest& request);
   pid_t create_with_own_runtime(const RuntimeLog& log);
   pid_t create_with_foreign_runtime(const RuntimeLog& log);
+  bool wait_at_gate();
   void open_gate(const RuntimeLog& log);
   [[noreturn]] void runtime_failed(const RuntimeLog& log, const char* doing, int code);
   void give_up_start() noexcept;
@@ -85,6 +86,7 @@ class Monitor final : private Control {
   void user_stop() override { stopped_by_user_ = true; }
   void exec(int client, Frame& frame) override;
   void update(int client, std::string_view change) override;
+  void go() override { go_ = true; }
   void client_gone(int client) override;
   [[nodiscard]] int running_pid() const override { return started_ ? pid_ : 0; }
 
@@ -111,6 +113,7 @@ class Monitor final : private Control {
   Fd pidfd_;
   Fd mounts_;  ///< hold_mounts: the mount namespace
   bool started_ = false, ended_ = false, timed_out_ = false;
+  bool at_gate_ = false, go_ = false;  ///< stay_at_gate: it waits there, or has ended so; somebody has asked to go on
   int code_ = 0;
   StateRecord state_;
   std::uint64_t oom_before_ = 0;

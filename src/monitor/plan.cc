@@ -63,6 +63,7 @@ void visit(PlanRef& plan, Io&& io) {
   io("events", plan.events);
   io("event_subject", plan.event_subject);
   io("event_attach", plan.event_attach);
+  io("stay_at_gate", plan.stay_at_gate);
   io("notify_socket", plan.notify_socket);
   io("notify", plan.notify);
   io("monitor_pid_file", plan.monitor_pid_file);

@@ -77,6 +77,7 @@ struct Plan {
   // what happens is told here
   std::string events;         ///< events.log, "" = nowhere
   std::string event_subject;  ///< see event_log.h
+  bool stay_at_gate = false;  ///< `init`: the first start ends before the command is executed, until somebody starts it
   bool event_attach = false;  ///< the starter is attached to its streams
   std::string notify_socket;  ///< NOTIFY_SOCKET of whoever started us, "" = nobody waits
   std::string notify;         ///< who is ready: conmon (the container runs), container (it says so), healthy

@@ -23,6 +23,8 @@
 ///                ◄────────────────────────── ended(exit code)   its record is on disk by then
 ///     exec("arg=…\0…", fds) ─────────────►                      a connection of its own
 ///                ◄────────────────────────── exec_started(pid), exec_ended(exit code)
+///                ◄────────────────────────── initialized(pid)   instead of started, where the plan says stay_at_gate
+///     open_gate ─────────────────────────►                      since version 4; answered by started | failed
 ///     update("restart=…\0…") ────────────►                      since version 3
 ///                ◄────────────────────────── updated | failed
 ///
@@ -30,8 +32,8 @@
 /// `unsupported` and otherwise ignored; a new verb raises kVersion. End-of-file means that the peer has gone.
 namespace kelp::monitor {
 
-/// 2: health_check. 3: update.
-inline constexpr std::uint32_t kVersion = 3;
+/// 2: health_check. 3: update. 4: open_gate.
+inline constexpr std::uint32_t kVersion = 4;
 
 enum class Msg : std::uint8_t {
   // both ways
@@ -47,6 +49,7 @@ enum class Msg : std::uint8_t {
   user_stop = 17,     ///< somebody is about to end the container from outside: no restart by policy
   health_check = 18,  ///< run the probe now; answered by exec_ended with 0 or 1, or by failed
   update = 19,        ///< payload: plan records of a change (plan.h, encode_change)
+  open_gate = 20,     ///< execute the command of a container that waits at the gate
   // from the monitor
   started = 40,
   failed = 41,
@@ -57,6 +60,7 @@ enum class Msg : std::uint8_t {
   exec_ended = 46,
   unsupported = 47,  ///< value: the frame's type
   updated = 48,
+  initialized = 49,  ///< value: pid; the container is set up and waits at the gate
 };
 
 /// Streams in attach's value.

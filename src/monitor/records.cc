@@ -15,9 +15,10 @@ namespace kelp::monitor {
 void write_state(const Plan& plan, const StateRecord& state) {
   const std::string text = fmt::format(
       "{{\"schema\":1,\"monitor_pid\":{},\"monitor_start\":{},\"pid\":{},\"pid_start\":{},\"boot\":{},\"cgroup\":{},"
-      "\"started\":\"{}\",\"restarts\":{}}}\n",
+      "\"started\":\"{}\",\"restarts\":{}{}}}\n",
       ::getpid(), sys::start_time(::getpid()), state.pid, state.pid == 0 ? 0 : sys::start_time(state.pid),
-      log::json_quote(plan.boot), log::json_quote(plan.cgroup_leaf), format_rfc3339(state.started), state.restarts);
+      log::json_quote(plan.boot), log::json_quote(plan.cgroup_leaf), format_rfc3339(state.started), state.restarts,
+      state.initialized ? ",\"initialized\":true" : "");
   sys::replace_file(plan.run_dir + "/state.json", text);
 }
 

@@ -16,6 +16,7 @@ struct StateRecord {
   pid_t pid = 0;  ///< 0: no container process now
   std::chrono::system_clock::time_point started;
   unsigned restarts = 0;
+  bool initialized = false;  ///< it waits at the gate
 };
 void write_state(const Plan& plan, const StateRecord& state);
 void remove_state(const Plan& plan) noexcept;

@@ -86,14 +86,21 @@ void Monitor::start() {
     slirp_.start(pid_, [this](const auto& condition, int milliseconds) { return wait_for(condition, milliseconds); });
   });
   state_.pid = pid_;
+  std::string events;
+  if (plan_.stay_at_gate && starting_) {
+    if (!wait_at_gate()) return;
+  } else {
+    events = event_line("init", plan_.event_subject);
+  }
   state_.started = std::chrono::system_clock::now();
   write_state(plan_, state_);
   write_pid_file(plan_.pid_file, pid_);
   check_starter();
   open_gate(log);
   started_ = true;
-  append_events(plan_.events, event_line("init", plan_.event_subject) + event_line("start", plan_.event_subject) +
-                                  (plan_.event_attach && starting_ ? event_line("attach", plan_.event_subject) : ""));
+  events += event_line("start", plan_.event_subject);
+  if (plan_.event_attach && starting_) events += event_line("attach", plan_.event_subject);
+  append_events(plan_.events, events);
   notify_.started(plan_.notify);
   // Ours would keep a reader at the other end waiting; a container that is started again needs them once more.
   if (plan_.restart == "no" && plan_.preserve_fds != 0) ::close_range(3, 2 + plan_.preserve_fds, 0);
@@ -200,6 +207,28 @@ int Monitor::run_runtime(const sys::SpawnRequest& request) {
     return kExitFailure;
   }
   return runtime_code_;
+}
+
+/// The first start of `init`: its starter may go, and it lasts until somebody wants the command executed, or the end of
+/// the container. false: it has ended at the gate.
+bool Monitor::wait_at_gate() {
+  check_starter();
+  starting_ = false;
+  at_gate_ = state_.initialized = true;
+  state_.started = std::chrono::system_clock::now();
+  write_state(plan_, state_);
+  write_pid_file(plan_.pid_file, pid_);
+  emit("init");
+  clients_.tell_all({.type = Msg::initialized, .value = static_cast<std::uint32_t>(pid_)});
+  while (!go_ && !stopping_ && !ended_) loop_.run_once(std::chrono::milliseconds(-1));
+  if (!stopping_ && !ended_) {
+    at_gate_ = state_.initialized = false;
+    return true;
+  }
+  gate_.reset();
+  kill_container();
+  wait_for([this] { return ended_ && runtime_code_ >= 0; }, 5000);
+  return false;
 }
 
 void Monitor::open_gate(const RuntimeLog& log) {

@@ -194,6 +194,7 @@ struct RunState {
   std::string cgroup;  ///< path below the cgroup2 mount, "" = none
   std::chrono::system_clock::time_point started;
   unsigned restarts = 0;
+  bool initialized = false;  ///< its init waits at the gate: `init` has set it up, `start` lets it go
 };
 
 /// containers/<id>/exit.json: the last exit, written by the monitor before anybody is told.
@@ -206,8 +207,12 @@ struct ExitRecord {
   bool stopped_by_user = false;  ///< `stop`/`kill`: unless-stopped does not restart after boot
 };
 
-enum class Status { created, running, paused, stopping, exited };
+enum class Status { created, initialized, running, paused, stopping, exited };
 const char* status_name(Status status) noexcept;
+/// It has namespaces and a root file system that others can enter.
+constexpr bool can_be_entered(Status status) noexcept {
+  return status == Status::running || status == Status::paused || status == Status::initialized;
+}
 
 /// Derived from the kernel at the moment of the call: pidfd and start time of the monitor, freezer of the cgroup.
 struct ContainerStatus {

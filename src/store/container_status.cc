@@ -73,6 +73,8 @@ const char* status_name(Status status) noexcept {
   switch (status) {
     case Status::created:
       return "created";
+    case Status::initialized:
+      return "initialized";
     case Status::running:
       return "running";
     case Status::paused:
@@ -133,7 +135,7 @@ ContainerStatus status(const Layout& layout, const ContainerRecord& record) {
     if (run->pid == 0) {
       status.status = status.last_exit ? Status::exited : Status::created;
     } else if (alive(run->pid, run->pid_start)) {
-      status.status = is_paused(*run) ? Status::paused : Status::running;
+      status.status = run->initialized ? Status::initialized : is_paused(*run) ? Status::paused : Status::running;
     } else {
       status.status = ended ? Status::exited : Status::stopping;
     }

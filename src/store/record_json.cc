@@ -120,6 +120,7 @@ void members(Archive& at, RunState& v) {
   at("monitor_pid", v.monitor_pid), at("monitor_start", v.monitor_start), at("pid", v.pid);
   at("pid_start", v.pid_start), at("boot", v.boot), at("cgroup", v.cgroup), at("started", v.started);
   at("restarts", v.restarts);
+  at("initialized", v.initialized);
 }
 template <typename Archive>
 void members(Archive& at, ExitRecord& v) {

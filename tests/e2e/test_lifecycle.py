@@ -1,6 +1,7 @@
 """A container's life: create, start, stop, restart, kill, wait, rm, and what ps, logs, inspect say meanwhile."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -134,6 +135,65 @@ def test_rm_several_goes_on_after_an_error(kelp):
     kelp("create", "--name", "a", *NONE, "busybox")
     kelp("create", "--name", "b", *NONE, "busybox")
     assert kelp("rm", "a", "nobody", "b", code=1).out == "a\nb\n"
+
+
+def test_init_sets_up_without_executing(kelp, place):
+    kelp("create", "--name", "c", *NONE, "busybox", "sh", "-c", "cat /etc/later; exit 3")
+    assert kelp("init", "c").text == "c"
+    state = json.loads(kelp("inspect", "c").out)[0]["State"]
+    assert state["Status"] == "initialized" and not state["Running"] and state["Pid"] > 0
+    assert kelp("ps", "-q").text == ""
+    assert kelp("ps", "-a", "--filter", "status=initialized", "--format", "{{.Status}}").text == "Initialized"
+    assert kelp("wait", "--condition", "initialized", "c").text == "-1"
+    (place / "later").write_text("came between\n")
+    kelp("cp", place / "later", "c:/etc/later")
+    kelp.fails("container", "init", "c", says="already initialized")
+    kelp.fails("exec", "c", "true", says="running containers", code=255)
+    kelp.fails("kill", "c", says="running")
+    assert kelp("logs", "c").out == ""
+    assert kelp("start", "-a", "c", code=3).out == "came between\n"
+    assert status(kelp, "c") == "exited" and exit_code(kelp, "c") == 3
+    steps = kelp("events", "--stream=false", "--filter", "container=c", "--format", "{{.Status}}").lines
+    assert [step for step in steps if step != "cleanup"] == ["create", "init", "start", "attach", "died"]
+    kelp("start", "c")  # later starts do not stop there
+    assert kelp("wait", "c").text == "3"
+
+
+def test_init_of_all_and_of_the_latest(kelp):
+    kelp("run", "-d", "--name", "runs", *NONE, "busybox", "sleep", "1000")
+    for name in "ab":
+        kelp("create", "--name", name, *NONE, "busybox", "sleep", "1000")
+    kelp("init", "--latest")
+    assert status(kelp, "b") == "initialized" and status(kelp, "a") == "created"
+    assert len(kelp("container", "init", "--all").lines) == 1
+    assert status(kelp, "a") == "initialized" and status(kelp, "runs") == "running"
+    kelp.fails("init", "runs", says="already running")
+    kelp.fails("init", "nobody", says="nobody")
+    kelp("start", "a")
+    assert status(kelp, "a") == "running"
+    kelp("stop", "-t", "0", "b")
+    assert status(kelp, "b") == "exited" and kelp("wait", "b").text == "137"
+    kelp("rm", "b")
+
+
+def test_what_ends_an_initialized_container(kelp):
+    from harness import processes
+    kelp("create", "--name", "a", *NONE, "busybox", "touch", "/ran")
+    kelp("init", "a")
+    kelp("rm", "a")  # nothing of its own has run: no --force is needed
+    kelp("create", "--rm", "--name", "b", *NONE, "busybox", "nothing-of-that-name")
+    kelp.fails("init", "b", says="nothing-of-that-name", code=127)
+    kelp("container", "exists", "b", code=1)
+    kelp("create", "--name", "c", *NONE, "busybox", "true")
+    kelp("init", "c")
+    monitor = json.loads(kelp("inspect", "c").out)[0]["State"]["ConmonPid"]
+    os.kill(monitor, signal.SIGKILL)
+    until("it is over", lambda: status(kelp, "c") == "exited")
+    processes.reap_orphans()
+    assert kelp("container", "prune", "-f").lines
+    kelp("create", "--name", "d", *NONE, "busybox", "true")
+    kelp("init", "d")
+    assert kelp("container", "prune", "-f").lines and kelp("ps", "-aq").text == ""
 
 
 def test_rename(kelp):
