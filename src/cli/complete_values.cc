@@ -95,6 +95,10 @@ Candidates containers(const std::string& begin, State wanted, const store::Layou
   const bool by_id = begin.size() >= 2 && begin.find_first_not_of("0123456789abcdef") == std::string::npos;
   while (const dirent* entry = names ? ::readdir(names.get()) : nullptr) {
     if (entry->d_name[0] == '.' || (!by_id && !starts_with(entry->d_name, begin))) continue;
+    if (alive.empty() && !by_id) {  // a name is all there is to say: its link need not be read
+      add(found, begin, entry->d_name, "not running");
+      continue;
+    }
     char id[128];
     const ssize_t length = ::readlinkat(::dirfd(names.get()), entry->d_name, id, sizeof id);
     if (length <= 0) continue;

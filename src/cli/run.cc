@@ -82,9 +82,6 @@ store::ContainerRecord create(Invocation& invocation, RunOptions& values, const 
   remove_namesake(invocation, values);
   if (values.config.networks.empty())
     values.config.networks = engine::load_settings(invocation.context.global.modules).networks;
-  const auto& networks = values.config.networks;
-  if (!networks.empty() && networks.front() == "none" && !values.config.dns.empty())
-    throw_usage("--dns and --network none exclude each other: nothing can be asked for a name");
   ProgressView progress(values.quiet);
   return engine::create_container(invocation.context, values.config, image, values.pull, progress.callback());
 }

@@ -165,6 +165,8 @@ void check_network(const store::ContainerConfig& config, const NetworkMode& mode
       throw_usage("--ip, --ip6 and --mac-address need a user-defined network");
   }
   if (!config.network_aliases.empty()) throw_usage("--network-alias needs a user-defined network");
+  if (mode.kind == Kind::none && !config.dns.empty())
+    throw_usage("--dns and --network none exclude each other: nothing can be asked for a name");
   for (const std::string& server : config.dns)
     if (server != "none" && !sys::is_ipv4(server) && !sys::is_ipv6(server))
       throw_usage("--dns {}: not an IP address", quoted(server));

@@ -236,13 +236,14 @@ void Monitor::report_failure(const Error& error) {
 }
 
 void Monitor::finish() {
-  remove_state(plan_);
   if (plan_.remove) {
     // Hooks of the runtime's delete run in the bundle, which is about to go.
     if (plan_.state_dir.empty()) delete_from_runtime();
     move_to_trash(plan_);
     emit("remove");
   }
+  // Not before: without state and exit record it would look like one whose exit was lost.
+  remove_state(plan_);
   clients_.stop_listening(run_dir_.get());
   loop_.run_once(milliseconds(0));  // greetings of those who came at the last moment
   clients_.tell_all({.type = Msg::ended, .value = static_cast<std::uint32_t>(code_)});

@@ -148,6 +148,16 @@ ContainerStatus status(const Layout& layout, const ContainerRecord& record) {
       status.last_exit || (run && run->pid != 0) || ::access((directory + "/work/work").c_str(), F_OK) == 0;
   status.status = ran ? Status::exited : Status::created;
   status.exit_unknown = ran && (!status.last_exit || (run && run->pid != 0 && !ended));
+  // Nothing is lost yet where its first start is under way (a mount, but no state), or where it has just been removed
+  // together with its end (--rm): no exit is recorded then.
+  if (status.exit_unknown && ::access(directory.c_str(), F_OK) < 0) {
+    status.status = Status::stopping;
+    status.exit_unknown = false;
+  } else if (status.exit_unknown && !run && ::access((directory + "/exit.json").c_str(), F_OK) < 0 &&
+             is_locked(layout, record.id)) {
+    status.status = Status::created;
+    status.exit_unknown = false;
+  }
   if (status.exit_unknown) status.last_exit.reset();
   return status;
 }

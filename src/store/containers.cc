@@ -290,13 +290,10 @@ Strings run_directories(const Layout& layout) {
   return found;
 }
 
-namespace {
-/// A monitor holds its container's lock until it has emptied the trash of it.
-bool is_held(const std::string& lock_path) {
-  const Fd fd(::open(lock_path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+bool is_locked(const Layout& layout, std::string_view id) {
+  const Fd fd(::open(container_lock(layout, id).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   return fd && ::flock(fd.get(), LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
-}  // namespace
 
 Strings sweep(const Layout& layout) {
   for (const std::string& id : entries_of(drafts(layout))) {
@@ -323,7 +320,8 @@ Strings sweep(const Layout& layout) {
     }
   }
   Strings left = entries_of(layout.trash());
-  std::erase_if(left, [&](const std::string& id) { return is_held(container_lock(layout, id)); });
+  // A monitor holds its container's lock until it has emptied the trash of it.
+  std::erase_if(left, [&](const std::string& id) { return is_locked(layout, id); });
   return left;
 }
 

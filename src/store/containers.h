@@ -83,6 +83,8 @@ void release_name_of_trashed(const Layout& layout, const std::string& id);
 
 /// The lock file of one container: whoever mounts its upper directory, starts or removes it holds it exclusively.
 std::string container_lock(const Layout& layout, std::string_view id);
+/// Somebody holds it: a start, a monitor, or a command that copies files.
+bool is_locked(const Layout& layout, std::string_view id);
 
 /// Ids that have a directory of their own below the run directory, in no order.
 Strings run_directories(const Layout& layout);

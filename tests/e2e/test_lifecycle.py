@@ -196,6 +196,23 @@ def test_what_ends_an_initialized_container(kelp):
     assert kelp("container", "prune", "-f").lines and kelp("ps", "-aq").text == ""
 
 
+def test_the_end_of_a_container_that_goes_with_it_is_no_lost_exit(kelp):
+    """Neither while it starts nor while it is taken away is there a moment in which its exit looks lost."""
+    seen = set()
+    for n in range(10):
+        child = kelp.start("run", "--rm", "--name", f"c{n}", *NONE, "busybox", "true")
+        while child.poll() is None:
+            seen.add(kelp("inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.ExitCode}}", f"c{n}",
+                          code=None).text)
+    assert not [text for text in seen if "-1" in text], seen
+    for n in range(10):
+        child = kelp.start("run", "--name", f"d{n}", *NONE, "busybox", "sh", "-c", "exit 4")
+        while child.poll() is None:
+            seen.add(kelp("inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.ExitCode}}", f"d{n}",
+                          code=None).text)
+    assert not [text for text in seen if "-1" in text] and "exited 0" not in seen, seen
+
+
 def test_rename(kelp):
     kelp("create", "--name", "old", *NONE, "busybox", "true")
     kelp("create", "--name", "other", *NONE, "busybox", "true")
