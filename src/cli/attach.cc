@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli/command_actions.h"
 #include "cli/container_select.h"
+#include "cli/output.h"
 #include "cli/run_values.h"
 #include "store/containers.h"
 
@@ -28,7 +29,10 @@ int attach(Invocation& invocation, AttachCommand& values) {
   }
   values.attach.stdin_open = !values.no_stdin && record.config.interactive;
   values.attach.detach_keys = values.detach_keys.value_or(record.config.detach_keys);
-  return engine::attach_container(invocation.context, record, values.attach);
+  // The container's exit status is for `wait`: scripts know attach to succeed, and to end its output with a newline.
+  engine::attach_container(invocation.context, record, values.attach);
+  print("\n");
+  return 0;
 }
 
 }  // namespace

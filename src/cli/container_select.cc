@@ -19,6 +19,12 @@ namespace {
 constexpr const char* kFilterKeys[] = {"id",    "name",   "label",  "status", "exited",  "ancestor", "before",
                                        "since", "volume", "health", "until",  "network", "label!"};
 
+/// All but the last are printed here; the last one leaves through main like any error.
+void throw_last(const std::vector<Error>& errors) {
+  for (size_t i = 0; i + 1 < errors.size(); ++i) log::error("{}", errors[i].message());
+  if (!errors.empty()) throw errors.back();
+}
+
 std::string read_cidfile(const std::string& path) {
   const auto text = sys::read_small_file(path, 4096);
   if (!text) throw_usage("--cidfile: there is no file {}", quoted(path));
@@ -128,6 +134,7 @@ ContainerSelection::ContainerSelection(Invocation& invocation, const ContainerCh
     throw UsageError(fmt::format("{} needs {}", invocation.command, what))
         .with_hint(fmt::format("see '{} --help'", invocation.command));
   }
+  std::vector<Error> missing;
   for (const auto& word : words) {
     try {
       if (choice.ignore) {
@@ -136,30 +143,22 @@ ContainerSelection::ContainerSelection(Invocation& invocation, const ContainerCh
         chosen_.push_back({word, store::get(layout, word)});
       }
     } catch (const UsageError& error) {
-      failures_.push_back(error.message());
-      hints_.push_back(error.hint());
-      exit_code_ = choice.missing_code;
+      missing.push_back(Error(error.message(), choice.missing_code).with_hint(error.hint()));
     }
   }
+  throw_last(missing);
 }
 
 int ContainerSelection::for_each(const std::function<void(const Chosen&)>& act) {
+  std::vector<Error> failures;
   for (const Chosen& chosen : chosen_) {
     try {
       act(chosen);
     } catch (const Error& error) {
-      failures_.push_back(error.message());
-      hints_.push_back(error.hint());
-      exit_code_ = error.exit_code();
+      failures.push_back(error);
     }
   }
-  // All but the last are printed here; the last one leaves through main like any error.
-  for (size_t i = 0; i + 1 < failures_.size(); ++i) log::error("{}", failures_[i]);
-  if (!failures_.empty()) {
-    Error last(failures_.back(), exit_code_);
-    if (!hints_.back().empty()) last.with_hint(hints_.back());
-    throw last;
-  }
+  throw_last(failures);
   return 0;
 }
 

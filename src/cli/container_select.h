@@ -17,7 +17,7 @@ namespace kelp::cli {
 struct ContainerChoice {
   bool all = false, latest = false, ignore = false, running = false;
   Strings filters, cidfiles;
-  int missing_code = kExitFailure;  ///< exit status when all that failed is that a name fits no container
+  int missing_code = kExitFailure;  ///< exit status when a name fits no container
 };
 
 /// Declares --all --latest --filter --cidfile (and --ignore, --running where asked for) for a command that takes
@@ -34,22 +34,20 @@ struct Chosen {
   std::string word;  ///< as typed; the id for --all and friends
   store::ContainerRecord record;
 };
-/// The containers meant. A name that fits none is reported by failed() below, so that the others are still served.
-/// throws UsageError when names and options contradict each other or nothing is named
+/// The containers meant.
+/// throws UsageError when names and options contradict each other or nothing is named; and when a name fits no
+/// container (the last of these, those before it have been printed), so that nothing happens to the others
 class ContainerSelection {
  public:
   ContainerSelection(Invocation& invocation, const ContainerChoice& choice, const char* what);
 
   /// Runs `act` for each, whatever becomes of the others. Returns 0, or throws the last error; those before it have
-  /// been printed. The exit status is that of the last failed act, else the choice's missing_code.
+  /// been printed.
   int for_each(const std::function<void(const Chosen&)>& act);
   [[nodiscard]] const std::vector<Chosen>& chosen() const noexcept { return chosen_; }
 
  private:
   std::vector<Chosen> chosen_;
-  Strings failures_;
-  Strings hints_;
-  int exit_code_ = 0;  ///< of the failures so far
 };
 
 /// The one container of a command that takes a name or --latest; removes the name from the arguments.

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/command_actions.h"
 #include "cli/container_select.h"
+#include "cli/output.h"
 #include "cli/run_values.h"
 #include "store/containers.h"
 #include "sys/lock.h"
@@ -38,7 +39,7 @@ int exec(Invocation& invocation, ExecCommand& values) {
   }
   const auto record = take_container(invocation, values.latest);
   if (invocation.arguments.empty()) {
-    throw UsageError("kelp exec needs a command to run").with_hint("see 'kelp exec --help'");
+    throw UsageError("kelp exec needs a command to run", engine::kExitNoExec).with_hint("see 'kelp exec --help'");
   }
   values.request.command = invocation.arguments;
   StringMap env;
@@ -50,7 +51,10 @@ int exec(Invocation& invocation, ExecCommand& values) {
   }
   for (const auto& text : values.env) apply_env(env, text, host);
   values.request.env = env_list(env);
-  return engine::exec_in_container(invocation.context, record, values.request);
+  values.request.id = store::new_container_id();
+  const int code = engine::exec_in_container(invocation.context, record, values.request);
+  if (values.request.detach && code == 0) print_line(values.request.id);
+  return code;
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+#include <ctime>
 #include <memory>
 
 #include <fmt/format.h>
@@ -49,10 +50,22 @@ void append_yaml(std::string& out, const Json& value, size_t indent) {
   }
 }
 
+/// "Thu Jan  1 00:00:00 1970"
+std::string built_time(std::time_t seconds) {
+  std::tm parts{};
+  ::localtime_r(&seconds, &parts);
+  char text[64];
+  return {text, std::strftime(text, sizeof text, "%a %b %e %H:%M:%S %Y", &parts)};
+}
+
 Json version_facts() {
   Json json;
   json["APIVersion"] = KELP_VERSION;
   json["Version"] = KELP_VERSION;
+  json["GoVersion"] = "";  // podman's keys that nothing here fills: templates may name them
+  json["GitCommit"] = "";
+  json["BuiltTime"] = KELP_BUILD_TIME == 0 ? "" : built_time(KELP_BUILD_TIME);
+  json["Built"] = KELP_BUILD_TIME;
   json["OsArch"] = "linux/" + engine::host_architecture();
   json["Os"] = "linux";
   return json;
@@ -66,10 +79,13 @@ Action define_info(OptionSet& options) {
   return [format](Invocation& invocation) {
     Json facts = engine::host_info(invocation.context);
     facts["version"] = version_facts();
+    if (!format->empty() && *format != "json") {
+      print(render_objects(*format, Json::array({engine::exported_names(facts)})));
+      return 0;
+    }
+    facts["host"]["remoteSocket"].erase("exists");  // podman leaves it out where it is false; templates know it
     if (*format == "json") {
       print(pretty_json(facts));
-    } else if (!format->empty()) {
-      print(render_objects(*format, Json::array({engine::exported_names(facts)})));
     } else {
       std::string out;
       append_yaml(out, facts, 0);

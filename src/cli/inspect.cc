@@ -51,6 +51,22 @@ void complete_image_config(Json& object) {
     if (!object["Config"].contains(none)) object["Config"][none] = nullptr;
 }
 
+/// Podman leaves out these members of a container where they are zero, false or empty; templates know them all the
+/// same.
+void leave_out_empty(Json& object) {
+  if (!object.contains("State") || !object.contains("HostConfig")) return;
+  object["HostConfig"].erase("Sysctls");  // docker's alone: for templates
+  static constexpr std::pair<const char*, const char*> kMembers[] = {
+      {"State", "ConmonPid"}, {"State", "CgroupPath"}, {"HostConfig", "Init"}};
+  const auto is_empty = [](const Json& value) { return value.empty() || value == 0 || value == false || value == ""; };
+  for (const auto& [parent, key] : kMembers)
+    if (is_empty(object[parent][key])) object[parent].erase(key);
+  if (!object["Config"].contains("Healthcheck")) return;
+  Json& check = object["Config"]["Healthcheck"];
+  for (const char* key : {"StartPeriod", "Interval", "Timeout", "Retries"})
+    if (check.contains(key) && is_empty(check[key])) check.erase(key);
+}
+
 /// Prints what was found, then fails if something was not.
 int inspect(Invocation& invocation, InspectCommand& values) {
   if (values.latest) {
@@ -72,8 +88,8 @@ int inspect(Invocation& invocation, InspectCommand& values) {
       objects.push_back(std::move(object));
     }
   }
-  if (!values.format.empty() && values.format != "json")
-    for (Json& object : objects) complete_image_config(object);
+  const bool plain = values.format.empty() || values.format == "json";
+  for (Json& object : objects) plain ? leave_out_empty(object) : complete_image_config(object);
   if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
   const auto message = [&](const std::string& word) {
     return values.type == "all" ? fmt::format("no such object: {}", kelp::quoted(word))

@@ -14,6 +14,9 @@
 namespace kelp::cli {
 namespace {
 
+/// Exit status of `rm` alone when an index is not there, as that of `rmi`.
+constexpr int kExitMissing = 1;
+
 /// One operation of kelp-image's verb; prints the index's new ID, or its document.
 int edit(Invocation& invocation, const char* operation, const engine::ManifestOptions& options) {
   ProgressView progress(false);
@@ -97,7 +100,7 @@ Action define_manifest_rm(OptionSet& options) {
         for (const std::string& name : removed.names) out += "Untagged: " + name + "\n";
         out += "Deleted: " + removed.digest.substr(removed.digest.find(':') + 1) + "\n";
       } catch (const Error& error) {
-        failures.push_back(error);
+        failures.push_back(Error(error.message(), kExitMissing).with_hint(error.hint()));
       }
     }
     store::try_sweep_images(invocation.context.layout);

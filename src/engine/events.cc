@@ -39,6 +39,7 @@ std::optional<Event> parse_event(std::string_view line, const std::string& path)
     event.attributes = json.value("Attributes", store::StringMap{});
     if (json.contains("ContainerExitCode")) event.exit_code = json["ContainerExitCode"].get<int>();
     if (json.contains("Signal")) event.attributes["signal"] = std::to_string(json["Signal"].get<int>());
+    if (json.contains("ExecID")) event.attributes["execID"] = json["ExecID"].get<std::string>();
     event.health = json.value("HealthStatus", "");
   } catch (const Json::exception&) {
     return std::nullopt;

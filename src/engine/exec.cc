@@ -37,9 +37,6 @@ namespace {
 
 using monitor::Msg;
 
-/// What podman's users get from exec where nothing runs.
-constexpr int kExitNotRunning = 255;
-
 // ---- the process document
 
 Fd memory_file(const char* name) {
@@ -106,7 +103,12 @@ std::string make_process(Context& context, const store::ContainerRecord& record,
       process.env.push_back("TERM=xterm");
   }
   if (!request.user.empty()) {
-    const ResolvedUser user = find_user(context, record, request.user);
+    ResolvedUser user;
+    try {
+      user = find_user(context, record, request.user);
+    } catch (const Error& error) {
+      throw Error(error.message(), kExitNoExec).with_hint(error.hint());
+    }
     if (record.map_key != "single") {  // where there is one id, it is that of the container
       process.user.uid = user.uid;
       process.user.gid = user.gid;
@@ -264,6 +266,7 @@ void Exec::send(const store::ContainerRecord& record, const std::string& console
     records_.add("arg", std::to_string(passed_));
   }
   records_.add("arg", record.id);
+  records_.add("id", request_.id);
   if (monitor::send_frame(link_.socket.get(), {.type = Msg::exec}, records_.text(), fds_, true) != monitor::Sent::yes)
     throw_error("container {} has ended meanwhile", record.name);
 }
@@ -365,14 +368,13 @@ int Exec::run(Context& context, const store::ContainerRecord& record, const Fd& 
 }  // namespace
 
 int exec_in_container(Context& context, const store::ContainerRecord& record, const ExecRequest& request) {
-  if (request.command.empty()) throw_usage("must provide a non-empty command to start an exec session");
   store::refuse_newer_state(context.layout, record.id);
   const auto status = store::status(context.layout, record);
   if (status.status == store::Status::paused) throw_usage("container {} is paused: unpause it first", record.name);
   if (status.status != store::Status::running)
     throw Error(fmt::format("can only create exec sessions on running containers: container state improper ({} is {})",
                             record.name, store::status_name(status.status)),
-                kExitNotRunning);
+                kExitNoExec);
   const Fd process = memory_file("process");
   sys::write_all(process.get(), make_process(context, record, request), "the process document");
   if (::lseek(process.get(), 0, SEEK_SET) < 0) throw_errno("rewind the process document");

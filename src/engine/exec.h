@@ -9,6 +9,9 @@ namespace kelp::engine {
 
 struct Context;
 
+/// What podman's users get from exec where nothing runs, and where it could not even be asked for.
+inline constexpr int kExitNoExec = 255;
+
 /// One more process in a running container. Empty strings: as the container has it.
 struct ExecRequest {
   store::Strings command;
@@ -18,6 +21,7 @@ struct ExecRequest {
   std::string detach_keys = "ctrl-p,ctrl-q";
   unsigned preserve_fds = 0;
   std::vector<int> preserved;  ///< further descriptors by number; those between them are /dev/null
+  std::string id;              ///< 64 hexadecimal digits: which exec events tell of; what --detach prints
 };
 
 /// The exit status of the process (126, 127 when it could not be executed); 0 at once with `detach` or after the

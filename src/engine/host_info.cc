@@ -16,6 +16,7 @@
 #include "engine/host.h"
 #include "engine/inspect.h"
 #include "engine/make_spec.h"
+#include "engine/package_owner.h"
 #include "engine/storage_probe.h"
 #include "store/containers.h"
 #include "store/images.h"
@@ -247,9 +248,13 @@ Json host_info(Context& context) {
   const std::string memory = sys::try_read_file("/proc/meminfo").value_or("");
   Json host;
   host["arch"] = host_architecture();
+  host["buildahVersion"] = "";  // podman's key: there is no Buildah in kelp
   Json limits = cgroup_json(context, host);
   const std::string monitor = program_or_nothing("kelp-monitor");
-  host["conmon"] = {{"path", monitor}, {"version", runtime_version(monitor)}};
+  const std::string runtime = runtime_path(context);
+  const std::string& slirp = facts.slirp4netns.get().path;
+  auto packages = package_owners({monitor, runtime, slirp});
+  host["conmon"] = {{"package", packages[monitor]}, {"path", monitor}, {"version", runtime_version(monitor)}};
   host["cpuUtilization"] = cpu_use();
   host["cpus"] = facts.cpus.get();
   host["distribution"] = distribution_json();
@@ -263,9 +268,10 @@ Json host_info(Context& context) {
   host["memFree"] = memory_value(memory, "MemFree:");
   host["memTotal"] = memory_value(memory, "MemTotal:");
   host["networkBackend"] = "slirp4netns";
-  const std::string runtime = runtime_path(context);
-  host["ociRuntime"] = {
-      {"name", runtime.substr(runtime.rfind('/') + 1)}, {"path", runtime}, {"version", runtime_version(runtime)}};
+  host["ociRuntime"] = {{"name", runtime.substr(runtime.rfind('/') + 1)},
+                        {"package", packages[runtime]},
+                        {"path", runtime},
+                        {"version", runtime_version(runtime)}};
   host["os"] = "linux";
   host["remoteSocket"] = {{"exists", false}, {"path", ""}};
   host["security"] = {{"apparmorEnabled", facts.security.get().apparmor},
@@ -275,7 +281,8 @@ Json host_info(Context& context) {
                       {"seccompProfilePath", ""},
                       {"selinuxEnabled", facts.security.get().selinux}};
   host["serviceIsRemote"] = false;
-  host["slirp4netns"] = {{"executable", facts.slirp4netns.get().path}, {"version", facts.slirp4netns_version.get()}};
+  host["slirp4netns"] = {
+      {"executable", slirp}, {"package", packages[slirp]}, {"version", facts.slirp4netns_version.get()}};
   host["swapFree"] = memory_value(memory, "SwapFree:");
   host["swapTotal"] = memory_value(memory, "SwapTotal:");
   host["uptime"] = uptime_text();

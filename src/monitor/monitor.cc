@@ -241,6 +241,9 @@ void Monitor::finish() {
     if (plan_.state_dir.empty()) delete_from_runtime();
     move_to_trash(plan_);
     emit("remove");
+  } else if (started_ || at_gate_) {
+    // Told before the work is done, or whoever looks at the events after the end would not find it.
+    emit("cleanup");
   }
   // Not before: without state and exit record it would look like one whose exit was lost.
   remove_state(plan_);

@@ -59,8 +59,10 @@ void Monitor::exec(int client, Frame& frame) {
     request.path = plan_.runtime.front();
     request.argv = plan_.runtime;
     size_t next_fd = 0;
+    std::string id;
     for (const auto& [key, value] : parse_records(frame.payload)) {
       if (key == "arg") request.argv.push_back(value);
+      if (key == "id") id = fmt::format(",\"ExecID\":{}", log::json_quote(value));
       if (key != "fd") continue;
       const auto number = to_int(value, 0, 1 << 16);
       if (!number || next_fd == frame.fds.size()) return refuse(kExitFailure, "exec: descriptors are missing");
@@ -71,9 +73,9 @@ void Monitor::exec(int client, Frame& frame) {
     child.detach();
     execs_.push_back({client, pid});
     clients_.tell(client, {.type = Msg::exec_started, .value = static_cast<std::uint32_t>(pid)});
-    emit("exec");
-    reaper_.expect(pid, [this, client, pid](int code) {
-      if (!ended_) emit("exec_died", fmt::format(",\"ContainerExitCode\":{}", code));
+    emit("exec", id);
+    reaper_.expect(pid, [this, client, pid, id](int code) {
+      if (!ended_) emit("exec_died", fmt::format(",\"ContainerExitCode\":{}{}", code, id));
       std::erase_if(execs_, [pid](const Exec& e) { return e.pid == pid; });
       clients_.tell(client, {.type = Msg::exec_ended, .value = static_cast<std::uint32_t>(code)});
     });

@@ -111,7 +111,9 @@ std::string find_executable(const std::string& name, const spec::Strings& env) {
 }
 
 void enter_working_dir(const std::string& cwd) {
-  if (::chdir(cwd.c_str()) < 0) throw_errno("change to the working directory {}", cwd);
+  if (::chdir(cwd.c_str()) < 0)
+    throw SysError(fmt::format("change to the working directory {}", cwd), errno,
+                   errno == ENOENT ? kExitNotFound : kExitFailure);
   char now[PATH_MAX];
   // The raw call says "(unreachable)/…" for a directory outside our root, glibc's says ENOENT.
   if (::getcwd(now, sizeof now) == nullptr || now[0] != '/')

@@ -19,7 +19,7 @@ def steps(kelp, *more):
 def test_the_life_of_a_container(kelp):
     container = kelp("run", "--name", "c", "--label", "tier=web", *NONE, "busybox", "sh", "-c", "exit 3", code=3).text
     assert container == ""
-    assert steps(kelp) == ["create", "init", "start", "attach", "died"]
+    assert steps(kelp) == ["create", "init", "start", "attach", "died", "cleanup"]
     died = past(kelp, "--filter", "event=died")
     assert len(died) == 1 and died[0]["ContainerExitCode"] == 3 and died[0]["Name"] == "c"
     assert died[0]["Image"] == "localhost/busybox:latest" and died[0]["Attributes"] == {"tier": "web"}
@@ -38,7 +38,7 @@ def test_what_others_do_to_it(kelp):
     kelp("rename", "c", "d")
     kelp("kill", "--signal", "URG", "d")
     kelp("stop", "-t", "0", "d")
-    assert steps(kelp) == ["create", "init", "start", "exec", "exec_died", "rename", "kill", "died", "stop"]
+    assert steps(kelp) == ["create", "init", "start", "exec", "exec_died", "rename", "kill", "died", "cleanup", "stop"]
     assert past(kelp, "--filter", "event=exec_died")[0]["ContainerExitCode"] == 4
     assert past(kelp, "--filter", "event=kill")[0]["Attributes"]["signal"] == "23"
     assert past(kelp, "--filter", "event=rename")[0]["Name"] == "d"

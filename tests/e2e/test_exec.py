@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -65,7 +66,10 @@ def test_a_terminal(one):
 
 
 def test_detached(one):
-    one("exec", "-d", "one", "sh", "-c", "echo there > /tmp/mark; sleep 1000")
+    session = one("exec", "-d", "one", "sh", "-c", "echo there > /tmp/mark; sleep 1000").text
+    assert re.fullmatch("[0-9a-f]{64}", session)
+    event = one("events", "--stream=false", "--filter", "event=exec", "--format", "json").lines[-1]
+    assert json.loads(event)["Attributes"]["execID"] == session
     end = time.monotonic() + 10
     while one("exec", "one", "cat", "/tmp/mark", code=None).text != "there":
         assert time.monotonic() < end

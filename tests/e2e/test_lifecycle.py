@@ -131,10 +131,18 @@ def test_rm(kelp):
     kelp("rm", "--ignore", "c")
 
 
-def test_rm_several_goes_on_after_an_error(kelp):
-    kelp("create", "--name", "a", *NONE, "busybox")
-    kelp("create", "--name", "b", *NONE, "busybox")
-    assert kelp("rm", "a", "nobody", "b", code=1).out == "a\nb\n"
+def test_several_at_once(kelp):
+    """A name that fits no container: nothing happens to the others. One that cannot be served: the others are."""
+    kelp("create", "--name", "a", *NONE, "busybox", "sleep", "1000")
+    kelp("run", "-d", "--name", "b", *NONE, "busybox", "sleep", "1000")
+    kelp.fails("rm", "a", "nobody", says="nobody", code=1)
+    for command in (("stop", "-t", "0"), ("kill",), ("restart", "-t", "0")):
+        kelp.fails(*command, "nobody", "b", says="nobody")
+        kelp.fails(*command, "b", "nobody", says="nobody")
+    kelp.fails("start", "a", "nobody", says="nobody")
+    assert (status(kelp, "a"), status(kelp, "b")) == ("created", "running")
+    assert kelp("rm", "b", "a", code=2).out == "a\n"
+    assert kelp("stop", "--ignore", "-t", "0", "nobody", "b").out == "b\n"
 
 
 def test_init_sets_up_without_executing(kelp, place):

@@ -184,13 +184,20 @@ def test_every_command_is_played():
 
 
 def test_few_differences():
-    """None of tier 1 that is not the newer podman's, docker's or the manual's way; of tier 2 one line in twenty."""
+    """None of tier 1 that is not the newer podman's way or forbidden by the kernel or a daemonless design; of tier 2 one
+    line in twenty."""
+    good = ("podman 5:", "kernel:", "daemonless:")
     tiers, known = commands(), twin.allowed("command")
     unknown = set(known) - {line.text for line, _ in played()}
     assert not unknown, f"no life has these: {unknown}"
     second = [line for line, names in played() if names and tiers[names[-1]] == 2]
     for line, names in played():
-        if line.text in known and not known[line.text].startswith(("podman 5:", "docker:", "manual:")):
+        if line.text in known and not known[line.text].startswith(good):
             assert names and tiers[names[-1]] == 2, line.text
+        if line.area and (not names or tiers[names[-1]] == 1):
+            bad = [path for path, reason in twin.allowed(line.area).items() if not reason.startswith(good)]
+            assert not bad, (line.area, bad)
+    for name, reason in twin.allowed("absent").items():
+        assert reason.startswith(good), name
     differing = [line for line in second if line.text in known]
     assert len(second) > 100 and len(differing) <= 0.05 * len(second), (len(differing), len(second))
