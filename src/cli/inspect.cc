@@ -1,5 +1,6 @@
 #include "engine/inspect.h"
 
+#include <algorithm>
 #include <memory>
 
 #include <nlohmann/json.hpp>
@@ -126,9 +127,17 @@ Action define_container_inspect(OptionSet& options) {
 Action define_image_inspect(OptionSet& options) { return define(options, "image", "IMAGE...", Complete::image); }
 
 Action define_container_exists(OptionSet& options) {
+  auto external = std::make_shared<bool>(false);
   options.arguments("CONTAINER", 1, 1, Complete::container);
-  return [](Invocation& invocation) {
-    return store::find(invocation.context.layout, invocation.arguments[0]).has_value() ? 0 : 1;
+  options.flag("external", *external, "also what lies in the store and cannot be run here");
+  return [external](Invocation& invocation) {
+    const auto& layout = invocation.context.layout;
+    const std::string& word = invocation.arguments[0];
+    const auto others = *external ? store::list_external(layout) : std::vector<store::ContainerRecord>();
+    const bool there = std::any_of(others.begin(), others.end(), [&word](const store::ContainerRecord& other) {
+      return other.name == word || (word.size() >= 3 && starts_with(other.id, word));
+    });
+    return there || store::find(layout, word) ? 0 : 1;
   };
 }
 

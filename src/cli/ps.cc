@@ -20,7 +20,7 @@ namespace {
 
 struct PsCommand {
   bool all = false, latest = false, no_trunc = false, quiet = false, size = false, no_heading = false,
-       namespaces = false;
+       namespaces = false, external = false;
   std::optional<unsigned> watch;
   std::optional<int> last;
   Strings filters;
@@ -31,6 +31,7 @@ struct PsCommand {
 struct Row {
   store::ContainerRecord record;
   store::ContainerStatus status;
+  bool external = false;  ///< it lies in the store, and nothing here can run it
   Strings command;
   engine::ContainerSize size;
 };
@@ -127,6 +128,8 @@ Json namespaces_json(const Row& row) {
   return json;
 }
 
+std::string state_text(const Row& row) { return row.external ? "storage" : store::status_name(row.status.status); }
+
 /// The fields that templates and the table name. source: podman-ps(1)
 Json template_row(const Row& row, const PsCommand& values) {
   const auto& record = row.record;
@@ -140,8 +143,8 @@ Json template_row(const Row& row, const PsCommand& values) {
   json["CreatedAt"] = go_time(record.created);
   json["CreatedHuman"] = age(record.created);
   json["RunningFor"] = age(record.created);
-  json["State"] = store::status_name(row.status.status);
-  json["Status"] = status_text(row.status);
+  json["State"] = state_text(row);
+  json["Status"] = row.external ? "Storage" : status_text(row.status);
   json["Ports"] = ports_text(record);
   json["Names"] = record.name;
   json["Labels"] = Json::object();
@@ -203,8 +206,8 @@ Json json_row(const Row& row, const PsCommand& values) {
   json["Size"] = values.size ? Json({{"rootFsSize", row.size.root}, {"rwSize", row.size.writable}}) : Json();
   json["StartedAt"] = lives ? unix_seconds(row.status.run->started)
                             : (row.status.last_exit ? unix_seconds(row.status.last_exit->started) : -62135596800);
-  json["State"] = store::status_name(row.status.status);
-  json["Status"] = status_text(row.status);
+  json["State"] = state_text(row);
+  json["Status"] = row.external ? "Storage" : status_text(row.status);
   json["Created"] = unix_seconds(record.created);
   return json;
 }
@@ -241,7 +244,7 @@ std::vector<Row> collect(Invocation& invocation, const PsCommand& values) {
   }
   std::vector<Row> rows;
   for (auto& record : records) {
-    Row row{std::move(record), {}, {}, {}};
+    Row row{.record = std::move(record)};
     row.status = store::status(invocation.context.layout, row.record);
     const bool lives = row.status.status == store::Status::running || row.status.status == store::Status::stopping;
     if ((!every && !lives) || !filter.matches(row.record, row.status)) continue;
@@ -249,6 +252,9 @@ std::vector<Row> collect(Invocation& invocation, const PsCommand& values) {
     if (values.size) row.size = engine::container_size(invocation.context, row.record);
     rows.push_back(std::move(row));
   }
+  if (values.external)
+    for (auto& record : store::list_external(invocation.context.layout))
+      rows.push_back({.record = std::move(record), .external = true});
   sort_rows(rows, values.sort);
   return rows;
 }
@@ -302,6 +308,7 @@ int list_once(Invocation& invocation, const PsCommand& values) {
 Action define_ps(OptionSet& options) {
   auto values = std::make_shared<PsCommand>();
   options.flag("all,a", values->all, "also containers that do not run");
+  options.flag("external", values->external, "also what lies in the store and cannot be run here");
   options.list("filter,f", values->filters, "KEY=VALUE",
                "containers that fit: status=exited, name=web, label=key, ...");
   options.text("format", values->format, "FORMAT", "json, table, or a Go template for each container");

@@ -7,6 +7,7 @@
 #include "cli/command_actions.h"
 #include "cli/image_filter.h"
 #include "cli/output.h"
+#include "engine/check.h"
 #include "engine/events.h"
 #include "engine/remove.h"
 #include "engine/store_care.h"
@@ -23,7 +24,7 @@ struct RmiCommand {
 };
 
 struct PruneCommand {
-  bool all = false, force = false;
+  bool all = false, force = false, external = false;
   Strings filters;
 };
 
@@ -105,6 +106,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
                             "Are you sure you want to continue? [y/N] ")) {
     return 0;
   }
+  if (values.external) engine::remove_remainders(invocation.context);
   const auto& layout = invocation.context.layout;
   const ImageFilter filter(invocation, values.filters);
   const Strings in_use = images_in_use(layout);
@@ -137,6 +139,7 @@ Action define_image_prune(OptionSet& options) {
   auto values = std::make_shared<PruneCommand>();
   options.flag("all,a", values->all, "all images that no container uses, not only those without a name");
   options.flag("force,f", values->force, "do not ask");
+  options.flag("external", values->external, "first what is left of containers whose record cannot be read");
   options.list("filter", values->filters, "KEY=VALUE", "only images that fit: label, until, ...");
   return [values](Invocation& invocation) { return prune(invocation, *values); };
 }

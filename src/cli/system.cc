@@ -28,7 +28,7 @@ namespace kelp::cli {
 namespace {
 
 struct PruneCommand {
-  bool all = false, force = false, volumes = false;
+  bool all = false, force = false, volumes = false, external = false;
   Strings filters;
 };
 struct CheckCommand {
@@ -36,6 +36,9 @@ struct CheckCommand {
 };
 
 std::string question(const PruneCommand& values) {
+  if (values.external)
+    return "WARNING! This command removes all containers whose record cannot be read.\n"
+           "Are you sure you want to continue? [y/N] ";
   std::string text = "WARNING! This command removes:\n\t- all stopped containers\n";
   if (values.volumes) text += "\t- all volumes not used by at least one container\n";
   text +=
@@ -107,7 +110,15 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     if (key != "label" && key != "label!" && key != "until")
       throw_usage("--filter {}: unknown key; there are: label, label!, until", kelp::quoted(filter));
   }
+  if (values.external && (values.all || values.volumes || !values.filters.empty()))
+    throw_usage("--external excludes --all, --volumes and --filter");
   if (!values.force && !confirm(question(values))) return 0;
+  if (values.external) {
+    std::string lines;
+    add_list(lines, "Deleted Containers", engine::remove_remainders(invocation.context));
+    print(lines);
+    return 0;
+  }
   std::uint64_t bytes = 0;
   std::string out;
   // Volumes know no age of their own use, so podman refuses the pair too.
@@ -181,6 +192,7 @@ Action define_system_prune(OptionSet& options) {
   options.flag("all,a", values->all, "all images that no container uses, not only those without a name");
   options.flag("force,f", values->force, "do not ask");
   options.flag("volumes", values->volumes, "volumes that no container uses, too");
+  options.flag("external", values->external, "only what is left of containers whose record cannot be read");
   options.list("filter", values->filters, "KEY=VALUE", "only what fits: label, label!, until");
   return [values](Invocation& invocation) { return prune(invocation, *values); };
 }

@@ -132,6 +132,17 @@ std::vector<Damage> check_store(Context& context, bool digests) {
   return found;
 }
 
+std::vector<std::string> remove_remainders(Context& context) {
+  std::vector<std::string> gone;
+  for (const auto& record : store::list_external(context.layout)) {
+    if (!record.machine.empty()) continue;  // another machine's, or a newer kelp's
+    remove_broken_container(context, record.id);
+    gone.push_back(record.id);
+  }
+  if (!gone.empty()) sweep_trash(context);
+  return gone;
+}
+
 bool repair(Context& context, const Damage& damage, bool force) {
   const auto& layout = context.layout;
   switch (damage.kind) {

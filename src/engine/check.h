@@ -20,4 +20,7 @@ std::vector<Damage> check_store(Context& context, bool digests);
 /// only by force; false: left alone.
 bool repair(Context& context, const Damage& damage, bool force);
 
+/// Removes containers whose record cannot be read, as repair() does by force. Returns their ids.
+std::vector<std::string> remove_remainders(Context& context);
+
 }  // namespace kelp::engine

@@ -233,6 +233,25 @@ std::vector<ContainerRecord> list(const Layout& layout) {
   return found;
 }
 
+std::vector<ContainerRecord> list_external(const Layout& layout) {
+  std::vector<ContainerRecord> found;
+  for (const std::string& id : entries_of(layout.containers())) {
+    if (!is_full_id(id)) continue;
+    ContainerRecord record;
+    try {
+      record = read_record(layout, id);
+      if (!foreign(record)) continue;
+    } catch (const Error& error) {
+      log::debug("{}", error.what());
+      record = ContainerRecord();
+      record.id = id;
+      if (error.message().find("newer kelp") != std::string::npos) record.machine = "newer kelp";
+    }
+    found.push_back(std::move(record));
+  }
+  return found;
+}
+
 Strings names(const Layout& layout) {
   Strings found = entries_of(layout.names());
   std::sort(found.begin(), found.end());

@@ -56,6 +56,10 @@ ContainerRecord get(const Layout& layout, std::string_view name_or_id);
 std::vector<ContainerRecord> list(const Layout& layout);
 /// Names only, sorted: one directory read, for completion.
 Strings names(const Layout& layout);
+/// What lies among the containers and is none that list() could give: those of another machine that has the same home,
+/// and directories without a readable record, of which nothing but the id is filled in (and `machine`, where a newer
+/// kelp wrote it, so that it is no remainder).
+std::vector<ContainerRecord> list_external(const Layout& layout);
 
 ContainerStatus status(const Layout& layout, const ContainerRecord& record);
 /// throws Error when a newer kelp has written the state of the running container: acting on it is refused, while

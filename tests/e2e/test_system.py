@@ -72,6 +72,33 @@ def test_check_and_containers(kelp):
     kelp.fails("system", "check", "--force", says="--repair")
 
 
+def test_what_lies_in_the_store_and_cannot_be_run(kelp):
+    broken = kelp("create", "--name", "broken", *NONE, "busybox", "true").text
+    kelp("create", "--name", "good", *NONE, "busybox", "true")
+    for prune in (("system", "prune"), ("image", "prune")):
+        (kelp.store / "containers" / broken / "record.json").write_text("{")
+        assert kelp("ps", "-a", "--format", "{{.Names}}").lines == ["good"]
+        rows = kelp("ps", "-a", "--external", "--no-trunc", "--format", "{{.ID}} {{.Status}}").lines
+        assert f"{broken} Storage" in rows and len(rows) == 2
+        assert [row["State"] for row in json.loads(kelp("ps", "-a", "--external", "--format", "json").out)
+                if row["Id"] == broken] == ["storage"]
+        kelp.fails("container", "exists", broken[:12], says="damaged")
+        kelp("container", "exists", "--external", broken[:12])
+        kelp("container", "exists", "--external", "0" * 12, code=1)
+        out = kelp(*prune, "--force", "--external").out
+        assert broken in out or prune[0] == "image"
+        assert not (kelp.store / "containers" / broken).exists()
+        assert kelp("ps", "-a", "--external", "--format", "{{.Names}}").lines == ["good"]
+        broken = kelp("create", "--name", "broken", *NONE, "busybox", "true").text
+    record = kelp.store / "containers" / broken / "record.json"
+    ours = record.read_text()
+    record.write_text(json.dumps({**json.loads(ours), "schema": 99}))
+    kelp("system", "prune", "--force", "--external")
+    assert record.exists()  # a newer kelp's
+    record.write_text(ours)
+    kelp.fails("system", "prune", "--external", "--all", says="--external")
+
+
 def test_migrate(kelp):
     kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "1000")
     before = kelp("inspect", "--format", "{{.State.Pid}}", "c").text
