@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -281,7 +282,18 @@ void ask_to_attach(int link, const FollowOptions& options) {
   const std::uint32_t streams = (options.in ? monitor::kStreamIn : 0) | (options.out ? monitor::kStreamOut : 0) |
                                 (options.err ? monitor::kStreamErr : 0) |
                                 (options.foreground ? monitor::kForeground : 0);
-  send(link, {.type = Msg::attach, .value = streams});
+  std::uint16_t flags = 0;
+  std::vector<int> pipes;
+  if (options.foreground && !options.tty && options.last_words == nullptr) {
+    for (const auto& [wanted, number, flag] :
+         {std::tuple(options.out, 1, monitor::kPipeOut), std::tuple(options.err, 2, monitor::kPipeErr)}) {
+      struct stat info {};
+      if (!wanted || ::fstat(number, &info) < 0 || !S_ISFIFO(info.st_mode)) continue;
+      flags = static_cast<std::uint16_t>(flags | flag);
+      pipes.push_back(number);
+    }
+  }
+  monitor::send_frame(link, {.type = Msg::attach, .flags = flags, .value = streams}, {}, pipes, true);
 }
 
 int wait_until_started(int link) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,7 +29,16 @@ struct Clients::Client {
   std::string_view late;  ///< output that did not fit into the socket yet
   bool is_late = false;
   std::vector<std::pair<Header, std::string>> queue;
+  struct Pipe {
+    Fd fd;
+    int room_watch = 0;  ///< it is full
+  } pipes[2];            ///< for stdout and stderr
 };
+
+namespace {
+size_t index_of(unsigned stream) { return stream == 2 ? 1 : 0; }
+std::uint32_t wanted_by(unsigned stream) { return stream == 2 ? kStreamErr : kStreamOut; }
+}  // namespace
 
 Clients::Clients(sys::EventLoop& loop, Control& control) : loop_(loop), control_(control) {}
 Clients::~Clients() = default;
@@ -75,6 +85,7 @@ void Clients::drop(int id) {
   if (client == nullptr) return;
   loop_.forget(client->watch);
   loop_.cancel(client->timer);
+  for (const auto& pipe : client->pipes) loop_.forget(pipe.room_watch);
   std::erase_if(clients_, [id](const auto& c) { return c->id == id; });
   control_.client_gone(id);
   if (!blocked() && unblocked_) unblocked_();
@@ -111,6 +122,7 @@ bool Clients::handle(Client& client, Frame& frame) {
     case Msg::attach: {
       client.streams = header.value & (kStreamIn | kStreamOut | kStreamErr);
       client.foreground = (header.value & kForeground) != 0;
+      if (client.foreground) take_pipes(client, frame);
       if (const int pid = control_.running_pid(); pid != 0 && !client.foreground)
         tell(id, {.type = Msg::started, .value = static_cast<std::uint32_t>(pid)});
       break;
@@ -152,7 +164,7 @@ bool Clients::handle(Client& client, Frame& frame) {
 }
 
 void Clients::output(unsigned stream, std::string_view bytes) {
-  const std::uint32_t wanted = stream == 2 ? kStreamErr : kStreamOut;
+  const std::uint32_t wanted = wanted_by(stream);
   const Header header{.type = Msg::output, .flags = static_cast<std::uint16_t>(stream)};
   std::vector<int> gone;
   for (const auto& client : clients_) {
@@ -174,7 +186,62 @@ void Clients::output(unsigned stream, std::string_view bytes) {
 }
 
 bool Clients::blocked() const noexcept {
-  return std::any_of(clients_.begin(), clients_.end(), [](const auto& c) { return c->is_late; });
+  return std::any_of(clients_.begin(), clients_.end(), [](const auto& c) {
+    return c->is_late || c->pipes[0].room_watch != 0 || c->pipes[1].room_watch != 0;
+  });
+}
+
+void Clients::take_pipes(Client& client, Frame& frame) {
+  size_t next = 0;
+  for (const unsigned stream : {1U, 2U}) {
+    if ((frame.header.flags & stream) == 0 || next == frame.fds.size()) continue;
+    Fd fd = std::move(frame.fds[next++]);
+    struct stat info {};
+    if ((client.streams & wanted_by(stream)) == 0 || ::fstat(fd.get(), &info) < 0 || !S_ISFIFO(info.st_mode)) continue;
+    client.pipes[index_of(stream)].fd = std::move(fd);
+    client.streams &= ~wanted_by(stream);
+  }
+}
+
+int Clients::pipe(unsigned stream) const noexcept {
+  for (const auto& client : clients_)
+    if (client->pipes[index_of(stream)].fd) return client->pipes[index_of(stream)].fd.get();
+  return -1;
+}
+
+void Clients::wait_for_room(unsigned stream) {
+  for (const auto& client : clients_) {
+    auto& pipe = client->pipes[index_of(stream)];
+    if (!pipe.fd || pipe.room_watch != 0) continue;
+    pipe.room_watch = loop_.watch(pipe.fd.get(), POLLOUT, [this, &pipe](short) {
+      loop_.forget(pipe.room_watch);
+      pipe.room_watch = 0;
+      if (!blocked() && unblocked_) unblocked_();
+    });
+  }
+}
+
+void Clients::give_up_pipe(unsigned stream) {
+  for (const auto& client : clients_) {
+    auto& pipe = client->pipes[index_of(stream)];
+    if (!pipe.fd) continue;
+    loop_.forget(pipe.room_watch);
+    pipe = {};
+    client->streams |= wanted_by(stream);
+  }
+}
+
+void Clients::close_pipes() noexcept {
+  for (const auto& client : clients_)
+    for (auto& pipe : client->pipes) {
+      loop_.forget(pipe.room_watch);
+      pipe = {};
+    }
+}
+
+bool Clients::listens(unsigned stream) const noexcept {
+  return std::any_of(clients_.begin(), clients_.end(),
+                     [stream](const auto& c) { return (c->streams & wanted_by(stream)) != 0; });
 }
 
 void Clients::flush(Client& client) {

@@ -50,6 +50,16 @@ class Clients {
 
   /// Sends what a stream gave to all that are attached to it. `bytes` must stay as they are while blocked().
   void output(unsigned stream, std::string_view bytes);
+  /// The pipe that the foreground client has given for a stream, -1 = none.
+  [[nodiscard]] int pipe(unsigned stream) const noexcept;
+  /// It is full: blocked() until it has room again.
+  void wait_for_room(unsigned stream);
+  /// Nobody reads it any more: from now on its client gets the stream itself.
+  void give_up_pipe(unsigned stream);
+  /// All has been written: whoever reads the pipes must see their end as soon as the client has gone.
+  void close_pipes() noexcept;
+  /// Some client wants the stream by output().
+  [[nodiscard]] bool listens(unsigned stream) const noexcept;
   /// A client has not taken its last output yet: nothing more may be read from the container.
   [[nodiscard]] bool blocked() const noexcept;
   void on_unblocked(std::function<void()> handler) { unblocked_ = std::move(handler); }
@@ -66,6 +76,7 @@ class Clients {
   void serve(int id, short events);
   bool handle(Client& client, Frame& frame);
   void flush(Client& client);
+  void take_pipes(Client& client, Frame& frame);
   void drop(int id);
 
   sys::EventLoop& loop_;

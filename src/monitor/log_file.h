@@ -26,6 +26,7 @@ class LogFile {
   LogFile(LogFormat format, std::string path, std::int64_t max_size);
   explicit LogFile(Journal journal) : format_(LogFormat::journal), journal_(std::move(journal)) {}
 
+  [[nodiscard]] bool keeps() const noexcept { return format_ != LogFormat::none; }
   /// One read's worth of a stream (1 stdout, 2 stderr), under one time stamp.
   void write(unsigned stream, std::string_view bytes);
 

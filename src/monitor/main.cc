@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -53,6 +54,8 @@ int run(int argc, char** argv) {
   }
   if (argc < 5 || argc > 6) throw_usage("kelp-monitor is started by kelp: LINK PLAN LOCK ROOT [NETWORK] expected");
   ::umask(0077);
+  // A container that closes its stdin, and a reader of our caller's that leaves, are answers of write and splice.
+  ::signal(SIGPIPE, SIG_IGN);
   Fd link = inherited(argv[1]);
   const Fd lock = inherited(argv[3]);  // held until we end, whatever ends us
   Fd root = inherited(argv[4]);

@@ -230,6 +230,7 @@ void Monitor::report_failure(const Error& error) {
   text.resize(std::min(text.size(), kMaxPayload / 2));
   text += '\0';
   text += error.hint();
+  clients_.close_pipes();
   clients_.tell_all({.type = Msg::failed, .value = static_cast<std::uint32_t>(error.exit_code())},
                     std::string_view(text).substr(0, kMaxPayload));
   code_ = error.exit_code();
@@ -249,6 +250,7 @@ void Monitor::finish() {
   remove_state(plan_);
   clients_.stop_listening(run_dir_.get());
   loop_.run_once(milliseconds(0));  // greetings of those who came at the last moment
+  clients_.close_pipes();
   clients_.tell_all({.type = Msg::ended, .value = static_cast<std::uint32_t>(code_)});
   // Clients first: what follows takes some milliseconds.
   for (int i = 0; i < 100 && !clients_.flushed(); ++i) loop_.run_once(milliseconds(100));

@@ -67,6 +67,10 @@ enum class Msg : std::uint8_t {
 inline constexpr std::uint32_t kStreamIn = 1, kStreamOut = 2, kStreamErr = 4;
 /// attach: the sender is the foreground `run` or `start`: a slow reader holds the container back instead of being cut.
 inline constexpr std::uint32_t kForeground = 8;
+/// attach's flags, with kForeground: the pipes that are the sender's stdout and stderr come along, in this order, and
+/// what they are for goes there by splice(2) and not through the sender. A monitor that does not know of it sends it
+/// `output`, as does one that finds a pipe's reader gone.
+inline constexpr std::uint16_t kPipeOut = 1, kPipeErr = 2;
 
 /// Descriptors that one frame may carry.
 inline constexpr size_t kMaxFds = 200;

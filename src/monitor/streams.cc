@@ -1,6 +1,7 @@
 #include "monitor/streams.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,7 +13,8 @@
 namespace kelp::monitor {
 namespace {
 
-char chunk[kMaxPayload];
+/// As much as the log lays out for one write, with lines of a usual length. Where a client gets frames: one of them.
+char chunk[2 * kMaxPayload];
 /// Reads of one source before the loop looks at the others.
 constexpr int kTurns = 16;
 /// A container that has much to write gets a larger pipe, so that it is woken less often. Not from the start: pipes
@@ -82,28 +84,68 @@ void Streams::start() {
       if (turn > 1 && !source.grown && !terminal_) {
         source.grown = true;
         ::fcntl(source.fd.get(), F_SETPIPE_SZ, kPipeSize);
+        if (const int pipe = clients_.pipe(source.stream); pipe >= 0) ::fcntl(pipe, F_SETPIPE_SZ, kPipeSize);
       }
     });
   }
   if (clients_.blocked()) pause(true);
 }
 
+/// All writers are gone; a terminal without users says EIO.
+bool Streams::at_end(Source& source) {
+  loop_.forget(source.watch);
+  source.watch = 0;
+  if (!terminal_) source.fd.reset();
+  return false;
+}
+
 bool Streams::pump(Source& source) {
   if (!source.fd) return false;
+  if (const int pipe = terminal_ ? -1 : clients_.pipe(source.stream); pipe >= 0) return pass_on(source, pipe);
   ssize_t count = 0;
   do {
-    count = ::read(source.fd.get(), chunk, sizeof chunk);
+    count = ::read(source.fd.get(), chunk, kMaxPayload);
   } while (count < 0 && errno == EINTR);
   if (count < 0 && errno == EAGAIN) return false;
-  if (count <= 0) {  // all writers are gone; a terminal without users says EIO
-    loop_.forget(source.watch);
-    source.watch = 0;
-    if (!terminal_) source.fd.reset();
-    return false;
-  }
+  if (count <= 0) return at_end(source);
   const std::string_view bytes(chunk, static_cast<size_t>(count));
   log_.write(source.stream, bytes);
   clients_.output(source.stream, bytes);
+  if (clients_.blocked()) pause(true);
+  return true;
+}
+
+bool Streams::pass_on(Source& source, int pipe) {
+  const bool listened = clients_.listens(source.stream), copied = listened || log_.keeps();
+  ssize_t count = 0;
+  do {
+    count = copied ? ::tee(source.fd.get(), pipe, listened ? kMaxPayload : sizeof chunk, SPLICE_F_NONBLOCK)
+                   : ::splice(source.fd.get(), nullptr, pipe, nullptr, kPipeSize, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+  } while (count < 0 && errno == EINTR);
+  if (count == 0) return at_end(source);
+  if (count < 0 && errno == EAGAIN) {  // nothing here, or no room there
+    int waiting = 0;
+    if (::ioctl(source.fd.get(), FIONREAD, &waiting) == 0 && waiting > 0) {
+      clients_.wait_for_room(source.stream);
+      pause(true);
+    }
+    return false;
+  }
+  if (count < 0) {
+    clients_.give_up_pipe(source.stream);
+    return pump(source);
+  }
+  // What the reader has got stays in our pipe until it is read here.
+  for (ssize_t done = 0; copied && done < count;) {
+    const ssize_t got = ::read(source.fd.get(), chunk + done, static_cast<size_t>(count - done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return at_end(source);  // cannot be: nobody else reads it
+    done += got;
+  }
+  if (!copied) return true;
+  const std::string_view bytes(chunk, static_cast<size_t>(count));
+  log_.write(source.stream, bytes);
+  if (listened) clients_.output(source.stream, bytes);
   if (clients_.blocked()) pause(true);
   return true;
 }
@@ -119,7 +161,10 @@ void Streams::drain() {
   };
   wait_for_clients();
   for (auto& source : sources_) {
-    while (pump(source)) wait_for_clients();
+    for (bool more = true; more;) {
+      more = pump(source) || clients_.blocked();
+      wait_for_clients();
+    }
   }
   discard();
 }

@@ -15,6 +15,8 @@ namespace kelp::monitor {
 
 /// stdin, stdout and stderr of the container: pipes, or a terminal that the runtime hands over. What comes out goes to
 /// the log and to the clients; one read of up to 32 KB at a time, and none while a client has not taken the last one.
+/// Into a pipe that the foreground client has given it goes within the kernel: by splice, or by tee where it is also
+/// logged.
 class Streams {
  public:
   Streams(sys::EventLoop& loop, LogFile& log, Clients& clients);
@@ -49,6 +51,8 @@ class Streams {
   };
   /// One read; false when there is nothing (more) now.
   bool pump(Source& source);
+  bool pass_on(Source& source, int pipe);
+  bool at_end(Source& source);
   void pause(bool paused);
   void push_input();
   void input_done();
