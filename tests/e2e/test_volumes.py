@@ -219,3 +219,57 @@ def test_suffixes_for_other_hosts(kelp, place):
     kelp("run", "--rm", "--network", "none", "--security-opt", "label=disable", "busybox", "true")
     kelp("run", "--rm", "--network", "none", "--security-opt", "label=type:spc_t", "busybox", "true")
     kelp.fails("create", "--network", "none", "--security-opt", "label=colour:red", "busybox", "true", says="label=")
+
+
+# What tells kelp that SELinux is on.
+SELINUX = "mount -t tmpfs none /sys/fs; mkdir -p /sys/fs/selinux /sys/fs/cgroup; echo 1 >/sys/fs/selinux/enforce"
+
+
+@pytest.mark.parametrize("suffix", ["z", "Z"])
+def test_where_selinux_is_on_a_volume_gets_its_label(kelp, agent, shared, suffix):
+    from test_hosts import Host
+    host = Host(kelp, agent, SELINUX)
+    volume = ("run", "--rm", "--network", "none", "-v")
+    assert host(*volume, f"{shared}:/there", "busybox", "ls", "/there").text
+    assert "security.selinux" not in os.listxattr(shared)
+    host(*volume, f"{shared}:/there:{suffix}", "busybox", "true")
+    label = os.getxattr(shared, "security.selinux").decode().rstrip("\0")
+    assert "container_file_t" in label
+    assert os.getxattr(shared / "file", "security.selinux").decode().rstrip("\0") == label
+
+
+IDMAP_OF_A_MOUNT = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+tree = libc.syscall(428, -100, sys.argv[1].encode(), 1)  # open_tree(…, OPEN_TREE_CLONE)
+assert tree >= 0, os.strerror(ctypes.get_errno())
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER
+    os.write(ready[1], b"r")
+    os.read(go[0], 1)
+    os._exit(0)
+os.read(ready[0], 1)
+for name in ("uid_map", "gid_map"):
+    open(f"/proc/{child}/{name}", "w").write("0 0 1")
+space = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+class Attributes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "userns")]
+wanted = Attributes(0x100000, 0, 0, space)  # MOUNT_ATTR_IDMAP
+done = libc.syscall(442, tree, b"", 0x1000, ctypes.byref(wanted), ctypes.sizeof(wanted))
+print("mapped" if done == 0 else os.strerror(ctypes.get_errno()))
+os.write(go[1], b"g")
+os.waitpid(child, 0)
+"""
+
+
+def test_the_kernel_maps_ids_of_a_mount_for_its_owner_only(kelp, place):
+    """Why :idmap is refused: even root of the user namespace may not do it to a file system of the host, and no file
+    system that a container's volume can lie on is mounted within the namespace."""
+    (place / "idmap.py").write_text(IDMAP_OF_A_MOUNT)
+    answer = kelp("unshare", "python3", place / "idmap.py", place).text
+    if answer == "Function not implemented":
+        needs.skip("mount_setattr", "the kernel has no idmapped mounts")
+    assert answer == "Operation not permitted"
+    kelp.fails("create", "--network", "none", "--mount", f"type=bind,src={place},dst=/there,idmap", "busybox", "true", says="idmap")
