@@ -238,7 +238,9 @@ void checkpoint_container(const std::string& root, const std::string& id, const 
     add_mounts(argv, config, record.bundle, record.pid);
     write_descriptors(criu, record.pid);
   }
-  step("checkpoint", [&] { run_criu(criu, std::move(argv), log_path(criu, "dump.log")); });
+  std::vector<std::pair<int, int>> fds;
+  if (criu.status_fd >= 0) fds.emplace_back(criu.status_fd, criu.status_fd);
+  step("checkpoint", [&] { run_criu(criu, std::move(argv), log_path(criu, "dump.log"), std::move(fds)); });
   if (criu.leave_running || criu.pre_dump) return;
   destroy_container(container);
 }

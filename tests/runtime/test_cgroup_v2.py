@@ -50,6 +50,31 @@ def test_pause_and_resume(oci):
     assert oci.exec("exit", "0").code == 0
 
 
+def test_exec_in_a_paused_one_waits(kelp_oci):
+    """--ignore-paused: it is started, and runs when the others do."""
+    running(kelp_oci)
+    kelp_oci("pause", "c1")
+    waits = subprocess.Popen([*kelp_oci.base, "exec", "--ignore-paused", "c1", "/probe", "echo", "inside"],
+                             stdout=subprocess.PIPE, text=True, env=kelp_oci.env)
+    kelp_oci.processes.append(waits)
+    assert kelp_oci.state()["status"] == "paused" and waits.poll() is None
+    kelp_oci("resume", "c1")
+    assert waits.communicate(timeout=60)[0] == "inside\n"
+
+
+@pytest.mark.parametrize("option,words", [
+    ("--cpu-rt-period", "cpu.realtimePeriod"), ("--cpu-rt-runtime", "cpu.realtimeRuntime"),
+    ("--kernel-memory", "memory.kernel"), ("--kernel-memory-tcp", "memory.kernelTCP"), ("--cpu-burst", "cpu.burst"),
+    ("--cpu-idle", "cpu.idle"), ("--l3-cache-schema", "Intel RDT"), ("--mem-bw-schema", "Intel RDT")])
+def test_update_of_what_cannot_be_set_is_refused(kelp_oci, option, words):
+    """cgroup v2 has no such limit, or, for the last two of cpu's, this view has no such controller."""
+    if "cpu." in words and "cpu" in open("/sys/fs/cgroup/cgroup.controllers").read().split():
+        pytest.skip("the controller is there")
+    running(kelp_oci)
+    done = kelp_oci("update", option, "1", "c1", code=None)
+    assert done.code != 0 and words in done.err, str(done)
+
+
 def test_paused_one_is_deleted(oci):
     running(oci)
     oci("pause", "c1")

@@ -365,6 +365,30 @@ def test_no_subreaper_is_taken(kelp_oci):
     assert kelp_oci.run("echo", "up", args=("--no-subreaper",)).out == "up\n"
 
 
+def test_status_of_the_page_server(kelp_oci):
+    """Its descriptor reaches criu."""
+    oci = kelp_oci
+    fake = stand_in(oci, "echo ready >&3; exit 1")
+    oci.create("wait")
+    oci.start()
+    oci.output("ready")
+    oci.base = ["sh", "-c", f'exec "$@" 3>{oci.place}/status', "sh", *oci.base]
+    oci("--criu", fake, "checkpoint", "--image-path", oci.place / "images", "--status-fd", "3", "c1", code=None)
+    assert ("--status-fd", "3") in arguments(oci)[1] and (oci.place / "status").read_text() == "ready\n"
+
+
+HERE = pathlib.Path(__file__).parent
+
+
+def test_each_option_is_given_by_a_test(kelp_oci):
+    text = "".join(path.read_text() for directory in (HERE, HERE.parent / "vm") for path in directory.glob("*.py"))
+    missing = []
+    for command in ("", *re.findall(r"^  (\w+) ", kelp_oci("--help").out.split("options:")[0], re.M)):
+        listed = re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]*)", kelp_oci(*filter(None, [command]), "--help").out, re.M)
+        missing += [f"{command} --{name}" for name in listed if not re.search(rf"--{name}\b", text)]
+    assert missing == []
+
+
 def receive_fd(path, start):
     import array
     import socket
