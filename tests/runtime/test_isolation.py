@@ -674,3 +674,9 @@ def test_exec_under_limits_of_the_caller_leaves_nothing(kelp_oci, limit):
         assert oci.state()["status"] == "running", str(done)
         assert json.loads(oci("ps", "--format", "json", "c1").out) == [oci.state()["pid"]], str(done)
     assert started > 0, "the largest value is enough"
+
+
+def test_each_guard_and_its_tests_are_where_the_table_says():
+    """without_guards.py takes them out one by one; that it still can is seen here, in a moment."""
+    import without_guards
+    assert list(without_guards.wrong_entries()) == []
