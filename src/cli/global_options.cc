@@ -42,6 +42,7 @@ void add_global_options(OptionSet& options, ProgramOptions& values, bool with_ve
   options.text("out", values.out, "FILE", "write standard output to a file").complete(Complete::file);
   options.text("log-level", values.log_level, "LEVEL", "messages to show")
       .one_of({"trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"})
+      .exits_with(1)  // as podman has it for this option alone
       .shows("warn");
   if (with_version) options.flag("version,v", values.version, "print the version");
   options.mark_inherited();

@@ -106,8 +106,7 @@ int main(int argc, char** argv) {
   } catch (const kelp::Error& error) {
     kelp::log::error("{}", error.what());
     if (!error.hint().empty()) ::dprintf(STDERR_FILENO, "hint: %s\n", kelp::printable(error.hint()).c_str());
-    // As podman has it for this option alone.
-    return error.message().find(" for --log-level: ") != std::string::npos ? 1 : error.exit_code();
+    return error.exit_code();
   } catch (const std::exception& error) {
     kelp::log::error("{}", error.what());
     return kelp::kExitFailure;

@@ -19,7 +19,8 @@ std::string option_title(const Option& option) {
 }
 
 [[noreturn]] void bad_value(const Option& option, std::string_view value, std::string_view wanted) {
-  throw_usage("invalid value {} for {}: must be {}", quoted(value), option_title(option), wanted);
+  throw UsageError(fmt::format("invalid value {} for {}: must be {}", quoted(value), option_title(option), wanted),
+                   option.wrong_value_code);
 }
 
 std::int64_t read_int(const Option& option, const std::string& value, std::int64_t min, std::int64_t max) {

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
+
 namespace kelp::cli {
 
 using Strings = std::vector<std::string>;
@@ -56,6 +58,7 @@ struct Option {
   std::string_view fallback;  ///< default as shown, "" = none worth showing
   std::string_view implied;   ///< value meant by the bare option, "" = a value is required
   std::vector<std::string_view> choices;
+  int wrong_value_code = kExitFailure;  ///< exit status when the value is none of the choices
   Complete completes = Complete::none;
   bool hidden = false;
   bool inherited = false;  ///< a global option, accepted after the command too
@@ -63,6 +66,10 @@ struct Option {
 
   Option& one_of(std::vector<std::string_view> words) {
     choices = std::move(words);
+    return *this;
+  }
+  Option& exits_with(int code) {
+    wrong_value_code = code;
     return *this;
   }
   Option& complete(Complete what) {
