@@ -19,13 +19,9 @@ struct RmCommand {
 // Exit statuses of `rm` as scripts know them from podman-rm(1).
 constexpr int kExitMissing = 1, kExitRunning = 2;
 
-bool runs(store::Status status) {
-  return status != store::Status::created && status != store::Status::initialized && status != store::Status::exited;
-}
-
 void check_stopped(Invocation& invocation, const store::ContainerRecord& record) {
   const auto status = store::status(invocation.context.layout, record).status;
-  if (!runs(status)) return;
+  if (store::is_at_rest(status)) return;
   throw Error(fmt::format("container {} is {}: running or paused containers cannot be removed without force",
                           record.name, store::status_name(status)),
               kExitRunning)
@@ -71,7 +67,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
   removal.volumes = false;
   return selection.for_each([&](const Chosen& chosen) {
     const auto status = store::status(invocation.context.layout, chosen.record).status;
-    if (runs(status)) return;
+    if (!store::is_at_rest(status)) return;
     engine::remove_container(invocation.context, chosen.record, removal);
     print_line(chosen.record.id);
   });

@@ -57,9 +57,7 @@ Strings prune_containers(Invocation& invocation, const Strings& filters, std::ui
   Strings gone;
   for (const auto& record : store::list(invocation.context.layout)) {
     const auto status = store::status(invocation.context.layout, record);
-    if (status.status != store::Status::created && status.status != store::Status::initialized &&
-        status.status != store::Status::exited)
-      continue;
+    if (!store::is_at_rest(status.status)) continue;
     if (!filter.matches(record, status)) continue;
     try {
       const auto size = engine::container_size(invocation.context, record).writable;

@@ -213,6 +213,10 @@ const char* status_name(Status status) noexcept;
 constexpr bool can_be_entered(Status status) noexcept {
   return status == Status::running || status == Status::paused || status == Status::initialized;
 }
+/// No program of its image runs, or not yet: it is removed without force.
+constexpr bool is_at_rest(Status status) noexcept {
+  return status == Status::created || status == Status::initialized || status == Status::exited;
+}
 
 /// Derived from the kernel at the moment of the call: pidfd and start time of the monitor, freezer of the cgroup.
 struct ContainerStatus {

@@ -99,8 +99,9 @@ void refuse_newer(const std::string& path, Parse parse) {
   if (!text || text->empty()) return;
   try {
     parse(*text, path);
+  } catch (const NewerRecord&) {
+    throw;
   } catch (const Error& error) {
-    if (error.message().find("newer kelp") != std::string::npos) throw;
     log::debug("{}", error.message());
   }
 }

@@ -241,11 +241,18 @@ std::vector<ContainerRecord> list_external(const Layout& layout) {
     try {
       record = read_record(layout, id);
       if (!foreign(record)) continue;
+    } catch (const NewerRecord&) {
+      record = ContainerRecord();
+      record.id = id;
+      record.machine = "newer kelp";
+    } catch (const SysError& error) {
+      // Whoever removes what is listed here must not do so because we are short of descriptors or memory.
+      if (error.code() != ENOENT) throw;
+      record.id = id;
     } catch (const Error& error) {
       log::debug("{}", error.what());
       record = ContainerRecord();
       record.id = id;
-      if (error.message().find("newer kelp") != std::string::npos) record.machine = "newer kelp";
     }
     found.push_back(std::move(record));
   }

@@ -29,8 +29,8 @@ constexpr const char* kImageId = "io.github.kelp.image-id";
 constexpr const char* kList = "io.github.kelp.index-digest";
 constexpr const char* kRepos = "io.github.kelp.repositories";
 constexpr std::string_view kCopyMagic = "kelp image names 2 ";
-constexpr std::string_view kCopyWords = "kelp image names ";  // before the version
-constexpr int kCopyVersion = 2;
+constexpr std::string_view kCopyWords = kCopyMagic.substr(0, kCopyMagic.size() - 2);  // before the version
+constexpr int kCopyVersion = kCopyMagic[kCopyWords.size()] - '0';
 constexpr size_t kMaxIndex = 64U << 20U;
 const std::string kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
 

@@ -269,8 +269,8 @@ T parse(std::string_view text, std::string_view origin) {
   const auto schema = json.find("schema");
   if (schema == json.end() || !schema->is_number_integer()) throw_error("{}: no schema version (damaged)", origin);
   if (schema->get<std::int64_t>() > T::kSchema)
-    throw_error("{}: written by a newer kelp (schema {}, this one knows {})", origin, schema->get<std::int64_t>(),
-                T::kSchema);
+    throw NewerRecord(fmt::format("{}: written by a newer kelp (schema {}, this one knows {})", origin,
+                                  schema->get<std::int64_t>(), T::kSchema));
   T value;
   try {
     Reader reader{json};
