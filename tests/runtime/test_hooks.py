@@ -67,7 +67,7 @@ def test_prestart_sees_the_new_network(oci):
 
 
 def test_environment_and_arguments(oci):
-    script = 'tr "\\0" "\\n" </proc/self/environ >"$1"; echo "$0 $3" >>"$1"'
+    script = 'cat >/dev/null; tr "\\0" "\\n" </proc/self/environ >"$1"; echo "$0 $3" >>"$1"'
     entry = hook(oci, "env", script, env=["A=1", "B=two words"])
     entry["args"].append("last")
     oci.config["hooks"] = {"createRuntime": [entry]}
@@ -77,7 +77,7 @@ def test_environment_and_arguments(oci):
 
 def test_no_host_variable_leaks_into_the_container(oci):
     oci.process["env"] = ["PATH=/bin", "HOME=/", "OWN=1"]
-    oci.config["hooks"] = {"startContainer": [container_hook("saveenv", "/tmp/env")]}
+    oci.config["hooks"] = {"startContainer": [container_hook("save", "/tmp/state", ";", "saveenv", "/tmp/env")]}
     oci.run("exit", "0", env={"HOST_SECRET": "x"})
     assert "HOST_SECRET" not in (oci.rootfs / "tmp/env").read_text()
 
