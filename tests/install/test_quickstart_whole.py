@@ -7,6 +7,7 @@ another directory with the same text is the same: what is tested is the script, 
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -91,6 +92,25 @@ def check_three_runs(top, prefix, run):
     assert "kelp is gone" in err
     assert files_below(prefix) == before and not (prefix / "libexec/kelp").exists()
     assert not (top / "build-release").exists()
+
+
+@pytest.mark.slow
+def test_check_builds_nothing_the_second_time(clone):
+    """contrib/check, by its quickest step. Packages are not asked for: that is looked at in tests/e2e/test_quickstart.py."""
+    env = {**os.environ, **CACHE, "KELP_TEST_ROOT_AGENT": os.environ.get("KELP_TEST_ROOT_AGENT") or "nobody"}
+    env.pop("KELP_BUILD", None)
+
+    def check():
+        done = subprocess.run([clone / "contrib/check", "lint"], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()[-1], (clone / "build-check-results/gcc-build.log").read_text()
+
+    summary, log = check()
+    assert re.fullmatch(r"[1-9]\d* passed, 0 failed, \d+ skipped", summary) and "Compiling" in log
+    programs_of = {path: path.stat().st_mtime_ns for path in (clone / "build-check/src").glob("kelp*") if path.is_file()}
+    again, log = check()
+    assert again == summary and log.splitlines()[-1] == "ninja: no work to do."
+    assert programs_of and {path: path.stat().st_mtime_ns for path in programs_of} == programs_of
 
 
 @pytest.mark.slow
