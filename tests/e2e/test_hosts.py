@@ -324,19 +324,23 @@ def test_with_rm_the_writable_layer_is_kept_in_memory_where_an_overlay_can_have_
     assert result.err == ""
 
 
+def fill(directory):
+    """Takes what space is left in a file system, whoever it is kept for."""
+    with open(directory / "filler", "wb", buffering=0) as out:
+        try:
+            while True:
+                out.write(bytes(1 << 16))
+        except OSError:
+            pass
+
+
 def test_a_full_disk_can_be_emptied(kelp_factory, agent, mounted, busybox_archive):
     kelp = kelp_factory()
     mounted(kelp.data, size="24m")
     kelp("load", "-q", "-i", busybox_archive)
     kelp("create", "--name", "old", *NONE, "busybox", "true")
     kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "100")
-    filler = kelp.data / "filler"
-    with open(filler, "wb", buffering=0) as out:
-        try:
-            while True:
-                out.write(bytes(1 << 16))
-        except OSError:
-            pass
+    fill(kelp.data)
     kelp("ps", "-a")
     kelp("stop", "-t", "0", "c")
     kelp("rm", "c")
@@ -345,7 +349,34 @@ def test_a_full_disk_can_be_emptied(kelp_factory, agent, mounted, busybox_archiv
     kelp("rmi", "busybox")
     kelp("image", "prune", "-f", "-a")
     assert kelp("images", "-q").text == "" and kelp("ps", "-aq").text == ""
-    filler.unlink()
+    (kelp.data / "filler").unlink()
+
+
+@pytest.mark.parametrize("prunes, kept", [
+    ([("container", "prune", "-f"), ("volume", "prune", "-f", "-a"), ("image", "prune", "-f")], ["localhost/busybox:latest"]),
+    ([("system", "prune", "-f", "--volumes")], ["localhost/busybox:latest"]),
+    ([("system", "prune", "-f", "-a", "--volumes")], []),
+], ids=["each", "system", "system-all"])
+def test_a_full_disk_can_be_pruned(kelp_factory, agent, mounted, busybox_archive, prunes, kept):
+    kelp = kelp_factory()
+    mounted(kelp.data, size="32m")
+    kelp("load", "-q", "-i", busybox_archive)
+    kelp("tag", "busybox", "other")
+    kelp("run", "--name", "wrote", "-v", "data:/data", *NONE, "busybox", "sh", "-c", "echo x >/data/x; echo y >/y")
+    kelp("commit", "-q", "wrote", "other")
+    kelp("commit", "-q", "--change", "CMD other", "wrote", "other")  # leaves the first without a name
+    kelp("volume", "create", "unused")
+    assert kelp("images", "-q", "--filter", "dangling=true").text != ""
+    fill(kelp.data)
+    for words in prunes:
+        assert kelp(*words).text != "", words
+    if not kept:
+        assert kelp("images", "-q").text == ""
+    assert kelp("ps", "-aq").text == "" and kelp("volume", "ls", "-q", "--filter", "name=data").text == ""
+    assert kelp("images", "-q", "--filter", "dangling=true").text == ""
+    assert set(kept) <= set(kelp("images", "--format", "{{.Repository}}:{{.Tag}}").text.split())
+    (kelp.data / "filler").unlink()
+    kelp("store", "verify")
 
 
 # --- directories -----------------------------------------------------------------------------------------------------
