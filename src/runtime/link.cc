@@ -46,7 +46,7 @@ std::optional<ParentLink::Event> ParentLink::next() {
 
 ParentLink::Event ParentLink::require(const char* doing) {
   std::optional<Event> event = next();
-  if (!event) throw_error("{}: the container's first process died (killed from outside, or out of memory)", doing);
+  if (!event) throw_error("{}: {}", doing, kFirstProcessDied);
   return std::move(*event);
 }
 
@@ -59,7 +59,7 @@ void ParentLink::send(Msg msg) {
     if (error.code() != EPIPE && error.code() != ECONNRESET) throw;
     while (next()) {
     }
-    throw_error("the container's first process died");
+    throw_error("{}", kFirstProcessDied);
   }
 }
 

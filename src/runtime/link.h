@@ -46,6 +46,10 @@ enum class Msg : char {
   hold = 'w',
 };
 
+/// Said of an end that it did not announce itself.
+inline constexpr std::string_view kFirstProcessDied =
+    "the container's first process died before its program started (killed from outside, or out of memory)";
+
 /// The runtime's end.
 class ParentLink {
  public:

@@ -76,7 +76,7 @@ void serve_until_exec(ParentLink& link, const spec::RuntimeState& state, const s
       link.go();
     }
   }
-  if (!executing) throw_error("the container's first process died before its program started");
+  if (!executing) throw_error("{}", kFirstProcessDied);
 }
 
 }  // namespace kelp::runtime
