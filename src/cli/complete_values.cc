@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <memory>
 
 #include <nlohmann/json.hpp>
@@ -85,31 +86,55 @@ Strings running_ids(const store::Layout& layout) {
   return ids;
 }
 
-/// By the index of names and the run directory alone: 500 records would take 20 ms to parse. The names come first; an
-/// id is offered to whoever has begun to type one.
+/// The container that a name in the index stands for, "" when it has gone.
+std::string id_behind(const Directory& names, const std::string& name) {
+  char link[128];
+  const ssize_t length = ::readlinkat(::dirfd(names.get()), name.c_str(), link, sizeof link);
+  if (length <= 0) return {};
+  const std::string_view target(link, static_cast<size_t>(length));
+  return std::string(target.substr(target.rfind('/') + 1));
+}
+
+/// To read the record of a container costs as much as to read so many links.
+constexpr size_t kLinksPerRecord = 20;
+
+/// id of each running container by its name: from their records where they are few among many, else from all links.
+std::map<std::string, std::string> running_names(const store::Layout& layout, const Directory& names,
+                                                 const Strings& all) {
+  std::map<std::string, std::string> found;
+  const Strings alive = running_ids(layout);
+  if (alive.size() * kLinksPerRecord < all.size()) {
+    for (const std::string& id : alive)
+      if (const auto record = store::find(layout, id)) found[record->name] = id;
+    return found;
+  }
+  for (const std::string& name : all) {
+    const std::string id = id_behind(names, name);
+    if (std::binary_search(alive.begin(), alive.end(), id)) found[name] = id;
+  }
+  return found;
+}
+
+/// By the index of names and the run directory: 500 records would take 20 ms to parse. The names come first; an id is
+/// offered to whoever has begun to type one.
 Candidates containers(const std::string& begin, State wanted, const store::Layout& layout) {
   Candidates found, ids;
   const Directory names = open_directory(layout.names());
-  const Strings alive = running_ids(layout);
-  if (alive.empty() && (wanted == State::running || wanted == State::paused)) return found;
+  Strings all;
+  while (const dirent* entry = names ? ::readdir(names.get()) : nullptr)
+    if (entry->d_name[0] != '.') all.emplace_back(entry->d_name);
   const bool by_id = begin.size() >= 2 && begin.find_first_not_of("0123456789abcdef") == std::string::npos;
-  while (const dirent* entry = names ? ::readdir(names.get()) : nullptr) {
-    if (entry->d_name[0] == '.' || (!by_id && !starts_with(entry->d_name, begin))) continue;
-    if (alive.empty() && !by_id) {  // a name is all there is to say: its link need not be read
-      add(found, begin, entry->d_name, "not running");
-      continue;
-    }
-    char id[128];
-    const ssize_t length = ::readlinkat(::dirfd(names.get()), entry->d_name, id, sizeof id);
-    if (length <= 0) continue;
-    const std::string_view target(id, static_cast<size_t>(length));
-    const std::string_view identity = target.substr(target.rfind('/') + 1);
-    const bool runs = std::binary_search(alive.begin(), alive.end(), identity);
+  const auto running = running_names(layout, names, all);
+  for (const std::string& name : all) {
+    if (!by_id && !starts_with(name, begin)) continue;
+    const auto one = running.find(name);
+    const bool runs = one != running.end();
     if ((wanted == State::running || wanted == State::paused) && !runs) continue;
     if (wanted == State::stopped && runs) continue;
-    if (wanted == State::paused && !is_paused(layout, identity)) continue;
-    add(found, begin, entry->d_name, runs ? "running" : "not running");
-    if (by_id) add(ids, begin, std::string(identity.substr(0, 12)), entry->d_name);
+    if (wanted == State::paused && !is_paused(layout, one->second)) continue;
+    const char* const help = runs ? "running" : "not running";
+    add(found, begin, name, help);
+    if (by_id) add(ids, begin, (runs ? one->second : id_behind(names, name)).substr(0, 12), name);
   }
   return found.empty() ? ids : found;
 }
