@@ -22,6 +22,7 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent), str(pathlib
 
 from harness import images, leaks, needs, programs  # noqa: E402
 from harness.registry import free_port  # noqa: E402
+import daily  # noqa: E402
 import runtimes  # noqa: E402
 from measure import Table, adopt_orphans, install, medians, timed  # noqa: E402
 
@@ -259,6 +260,9 @@ class Bench:
         state.mkdir(mode=0o700)
         runtimes.rows(self.table, self.place, state, self.place / "bundle/rootfs", self.rounds, self.kelp.env)
 
+    def daily(self):
+        daily.rows(self.table, self.kelp, self.podman, self.place / "daily", self.rounds)
+
     def clean(self):
         self.kelp("rm", "-f", "-a", "-t", "0", check=False)
         if self.podman:
@@ -270,7 +274,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=20)
     options.add_argument("--containers", type=int, default=300)
-    options.add_argument("--only", default="", help="start, runtimes, variants, network, commands, stats or many")
+    options.add_argument("--only", default="", help="start, runtimes, variants, network, commands, daily, stats or many")
     given = options.parse_args()
     if os.getuid() == 0:
         sys.exit("compare.py: run tests/bench/run, which becomes an ordinary user")
@@ -284,7 +288,7 @@ def main():
         bench = Bench(place, run_place, given.rounds)
         bench.table = Table()
         for name, call in (("start", bench.start), ("runtimes", bench.runtimes), ("variants", bench.variants),
-                           ("network", bench.network), ("commands", bench.commands), ("stats", bench.stats),
+                           ("network", bench.network), ("commands", bench.commands), ("daily", bench.daily), ("stats", bench.stats),
                            ("many", lambda: bench.many(given.containers))):
             if given.only in ("", name):
                 call()
