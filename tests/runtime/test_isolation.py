@@ -430,6 +430,49 @@ def test_terminal_over_links_of_the_image(oci, outside, link):
     assert listing(outside) == before
 
 
+def test_terminal_in_a_directory_that_is_a_link_of_the_image(oci, outside):
+    """Without a tmpfs on /dev, its files are made where the image says that /dev is: below its root."""
+    without_mounts(oci, "/dev")
+    (oci.rootfs / "dev").rmdir()
+    (oci.rootfs / "dev").symlink_to(outside)
+    before = listing(outside)
+    oci.process["terminal"] = True
+    oci.write_config()
+    console = Console(oci.place / "console")
+    oci.started.append("c1")
+    try:
+        oci("create", "--bundle", oci.bundle, "--console-socket", console.path, "c1", code=None)
+    finally:
+        oci("delete", "--force", "c1", code=None)
+        console.close()
+    assert listing(outside) == before
+
+
+def test_console_is_not_moved_by_a_link(oci):
+    """The terminal covers /dev/console, and no file that a link there names: not even through a descriptor that the runtime
+    has of the new root, whose number an image can guess."""
+    (oci.rootfs / "tmp/target").write_text("a file of the image\n")
+    without_mounts(oci, "/dev")
+    oci.config["mounts"].append({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                                 "options": ["newinstance", "ptmxmode=0666", "mode=0620"]})
+    oci.process["terminal"] = True
+    oci.process["args"] = ["/probe", "cat", "/proc/self/mountinfo", ";", "echo", "ended"]
+    oci.write_config()
+    link = oci.rootfs / "dev/console"
+    for number in range(3, 24):
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"/proc/self/fd/{number}/tmp/target")
+        console = Console(oci.place / f"console{number}")
+        oci.started.append(f"c{number}")
+        try:
+            if oci("create", "--bundle", oci.bundle, "--console-socket", console.path, f"c{number}", code=None).code == 0:
+                oci.start(f"c{number}")
+                assert "/tmp/target" not in console.read("ended")
+        finally:
+            oci("delete", "--force", f"c{number}", code=None)
+            console.close()
+
+
 @pytest.mark.parametrize("what", ["pipe", "file"])
 def test_a_false_devpts_is_refused(kelp_oci, what):
     """Without a devpts, /dev/pts/ptmx is whatever the image says: it is not opened for ever, nor taken for a terminal."""

@@ -60,7 +60,7 @@ GUARDS = [
           "return Fd(openat2(rootfd, \"./\" + std::string(path), flags, mode, 0));",
           (ISOLATION, "test_mounts_do_not_follow_racing_links"), (ISOLATION, "test_mounts_do_not_go_through_descriptors"),
           (ISOLATION, "test_working_directory_through_links_of_the_image"),
-          (ISOLATION, "test_terminal_over_links_of_the_image")),
+          (ISOLATION, "test_terminal_in_a_directory_that_is_a_link_of_the_image")),
     guard("procfs-at-its-place", ROOTFS, "const Fd place = of_the_kernel ?", "const Fd place = false && of_the_kernel ?",
           (ISOLATION, "test_kernel_file_systems_are_not_moved_by_links"),
           (ISOLATION, "test_proc_at_another_place_stays_out_of_a_link"),
@@ -68,7 +68,7 @@ GUARDS = [
     guard("console-is-no-link", "runtime/terminal.cc",
           "place = Fd(::openat(dev.get(), \"console\", O_PATH | O_NOFOLLOW | O_CLOEXEC));",
           "place = Fd(::openat(dev.get(), \"console\", O_PATH | O_CLOEXEC));",
-          (ISOLATION, "test_terminal_over_links_of_the_image")),
+          (ISOLATION, "test_console_is_not_moved_by_a_link")),
     guard("ptmx-of-a-devpts", "runtime/terminal.cc", "if (fs.f_type != DEVPTS_SUPER_MAGIC)", "if (false)",
           (ISOLATION, "test_a_false_devpts_is_refused")),
     # ---- masks, read-only paths, settings
