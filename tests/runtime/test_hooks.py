@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -112,6 +113,20 @@ def test_failure_of_start_container_stops_it(oci):
     assert oci("start", "c1", code=None).code != 0
     oci.wait_status("stopped")
     assert not (oci.rootfs / "tmp/ran").exists()
+
+
+def test_poststart_does_not_overtake_the_program(kelp_oci):
+    """Where kelp-oci runs as a copy in memory, whoever lets go of it last waits while the kernel frees it. That is `start`,
+    after its hooks, and not the container's program, whose first steps would come after theirs."""
+    oci = kelp_oci
+    shutil.copy(oci.base[0], oci.place / "kelp-oci")  # one of our own is not out of the container's reach
+    oci.base[0] = str(oci.place / "kelp-oci")
+    held = hook(oci, "held", 'for fd in "/proc/$PPID/fd/"*; do stat -L -c "%d %i" "$fd"; done >"$1"')
+    oci.config["hooks"] = {"poststart": [held]}
+    oci.create("wait")
+    program = os.stat(f"/proc/{oci.state()['pid']}/exe")
+    oci.start()
+    assert f"{program.st_dev} {program.st_ino}" in (oci.place / "held").read_text().splitlines()
 
 
 def test_failure_of_poststart_is_a_warning(oci):

@@ -55,8 +55,8 @@ class Verdicts:
     A peer runs what kelp-oci does not pass, which is all that can tell against it; with KELP_TEST_FULL=1 it runs all.
     """
 
-    def __init__(self, suite, kelp_oci):
-        self.suite, self.kelp_oci, self.pool, self.asked = suite, kelp_oci, concurrent.futures.ThreadPoolExecutor(), {}
+    def __init__(self, suite):
+        self.suite, self.pool, self.asked = suite, concurrent.futures.ThreadPoolExecutor(), {}
         self.agent = os.environ.get("KELP_TEST_ROOT_AGENT")
         self.roles = ROLES if self.agent else ROLES[:1]
 
@@ -69,7 +69,7 @@ class Verdicts:
 
     def _run(self, role, runtime):
         if runtime == "kelp-oci":
-            program, only = self.kelp_oci, []
+            program, only = programs.program(runtime), []
         else:
             ours = self.of(role, "kelp-oci")
             program = needs.find_program(runtime)
@@ -86,13 +86,8 @@ class Verdicts:
 
 
 @pytest.fixture(scope="session")
-def verdicts(suite, tmp_path_factory):
-    """kelp-oci as it is installed. With its tables for debuggers it is thirteen times as large, and where it belongs to a user
-    it runs as a copy in memory: the kernel is still freeing that when the container's program should write its first line,
-    which poststart wants to see before the hook's."""
-    kelp_oci = tmp_path_factory.mktemp("program") / "kelp-oci"
-    subprocess.run(["strip", "-o", kelp_oci, programs.program("kelp-oci")], check=True)
-    return Verdicts(suite, str(kelp_oci))
+def verdicts(suite):
+    return Verdicts(suite)
 
 
 @pytest.fixture(params=ROLES)
