@@ -113,16 +113,23 @@ def pytest_generate_tests(metafunc):
 class Nested:
     """A user namespace with the caller as 0, his ranges from 1 on, and a pure cgroup v2 view; lives until end()."""
 
+    OPTIONS = ("--cgroup",)  # of unshare, and
+    JOIN = ("-C",)           # of nsenter, beside those of every one
+    PROGRAM = ("sh", "-c", "mount -t cgroup2 none /sys/fs/cgroup && echo $$ && exec sleep infinity")
+
     def __init__(self):
         self.process = subprocess.Popen(
-            ["unshare", "--map-root-user", "--map-auto", "--mount", "--cgroup", "--kill-child", "sh", "-c",
-             "mount -t cgroup2 none /sys/fs/cgroup && echo $$ && exec sleep infinity"],
-            stdout=subprocess.PIPE, text=True, start_new_session=True)
-        self.pid = int(self.process.stdout.readline())
+            ["unshare", "--map-root-user", "--map-auto", "--mount", *self.OPTIONS, "--kill-child", *self.PROGRAM],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.pid = self._first()
         self.ids = min(int(open(f"/proc/{self.pid}/{kind}_map").read().split()[-1]) for kind in ("uid", "gid"))
 
+    def _first(self):
+        """The number of its first process, when all is set up."""
+        return int(self.process.stdout.readline())
+
     def prefix(self):
-        return ["nsenter", "-t", str(self.pid), "-U", "-m", "-C", "--preserve-credentials", "--"]
+        return ["nsenter", "-t", str(self.pid), "-U", "-m", *self.JOIN, "--preserve-credentials", "--"]
 
     def end(self):
         os.killpg(self.process.pid, signal.SIGKILL)

@@ -49,25 +49,20 @@ for line in sys.stdin:
 
 
 class Numbers(conftest.Nested):
-    """As Nested, with a pid namespace of its own as well."""
+    """As Nested, with a pid namespace of its own, whose first process is asked for numbers."""
 
-    def __init__(self):
-        self.process = subprocess.Popen(
-            ["unshare", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-             "/usr/bin/python3", "-c", FIRST], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            start_new_session=True)
+    OPTIONS, JOIN = ("--pid", "--fork", "--mount-proc"), ("-p",)
+    PROGRAM = ("/usr/bin/python3", "-c", FIRST)
+
+    def _first(self):
         self.ask("lives", 1)  # it is there
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        self.pid = int(children[0])
-        self.ids = min(int(open(f"/proc/{self.pid}/{kind}_map").read().split()[-1]) for kind in ("uid", "gid"))
+        return int(children[0])
 
     def ask(self, verb, number):
         self.process.stdin.write(f"{verb} {number}\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
-
-    def prefix(self):
-        return ["nsenter", "-t", str(self.pid), "-U", "-m", "-p", "--preserve-credentials", "--"]
 
 
 @pytest.fixture
