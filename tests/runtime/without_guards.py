@@ -6,12 +6,14 @@
 Takes each guard (or those named) out of a copy of the tree, builds kelp-oci, and runs its tests, which must fail, while an
 ordinary start must still work: so each test is known to be able to fail, and each guard to do something by itself. As
 tests/run, it drops to the test user when it is root. test_isolation.py holds the table against the source, so that it
-cannot be wrong for long. Guards of the kernel's own (setgroups denied below a map of one's own, the pid namespace that
-dies with its first process) have tests, but nothing here to take out.
+cannot be wrong for long; the whole takes half an hour, and is due when a guard or its test has changed. Guards of the
+kernel's own (setgroups denied below a map of one's own, the pid namespace that dies with its first process) have tests, but
+nothing here to take out.
 """
 
 import argparse
 import collections
+import filecmp
 import os
 import pathlib
 import shutil
@@ -84,6 +86,18 @@ GUARDS = [
           (ISOLATION, "test_masks_cover_later_mounts"),
           more=[(INIT, "  const auto readonly_later = step(\"mounts\"",
                  "  mask_paths(root.get(), config.linux_.masked_paths);\n  const auto readonly_later = step(\"mounts\"")]),
+    guard("read-only-paths-follow-links", ROOTFS,
+          "    const Fd place = sys::try_open_in_root(root, path, O_PATH);\n    if (!place) {\n"
+          "      if (errno == ENOENT || errno == ENOTDIR) continue;\n      throw_errno(\"make {} read-only\", path);",
+          "    const Fd place = sys::try_open_in_root(root, path, O_PATH | O_NOFOLLOW);\n    if (!place) {\n"
+          "      if (errno == ENOENT || errno == ENOTDIR) continue;\n      throw_errno(\"make {} read-only\", path);",
+          (ISOLATION, "test_masks_follow_links_inside")),
+    guard("read-only-paths-after-the-mounts", INIT,
+          "  step(\"read-only paths\", [&] { make_paths_readonly(root, config.readonly_paths); });\n", "",
+          (ISOLATION, "test_masks_cover_later_mounts"),
+          more=[(INIT, "  const auto readonly_later = step(\"mounts\"",
+                 "  make_paths_readonly(root.get(), config.linux_.readonly_paths);\n"
+                 "  const auto readonly_later = step(\"mounts\"")]),
     guard("settings-go-to-a-procfs", "runtime/node_settings.cc", "if (fs.f_type != PROC_SUPER_MAGIC)", "if (false)",
           (ISOLATION, "test_settings_reach_the_kernel_or_fail")),
     # ---- files of the image, of the engine
@@ -139,6 +153,13 @@ def apply(tree, entry):
     return before
 
 
+def copy_changed(source, target):
+    """With a new time: a run that was interrupted has left objects younger than the text that takes its place now."""
+    if not os.path.exists(target) or not filecmp.cmp(source, target, shallow=False):
+        shutil.copy(source, target)
+    return target
+
+
 def wrong_entries():
     """Lines about guards that are not where the table says, and tests that are not there."""
     for entry in GUARDS:
@@ -184,11 +205,9 @@ def main():
     tree = TOP / "build-guards"
     for part in ("src", "tests", "contrib", "share", "man", "completions"):
         if (TOP / part).exists():
-            shutil.copytree(TOP / part, tree / part, dirs_exist_ok=True, symlinks=True)
-    for path in TOP.glob("*meson*"):
-        shutil.copy(path, tree)
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", ".clang-format"):
-        shutil.copy(TOP / name, tree)
+            shutil.copytree(TOP / part, tree / part, dirs_exist_ok=True, copy_function=copy_changed)
+    for path in [*TOP.glob("*meson*"), *(TOP / name for name in ("LICENSE", "README.md", "CHANGELOG.md", ".clang-format"))]:
+        copy_changed(path, tree / path.name)
     build = tree / "build"
     if not (build / "build.ninja").exists():
         subprocess.run(["meson", "setup", build, tree], check=True, stdout=subprocess.DEVNULL)
