@@ -1,11 +1,9 @@
 #include "engine/check.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 #include <set>
 
 #include "base/digest_name.h"
@@ -22,22 +20,11 @@
 #include "store/layers.h"
 #include "store/prune.h"
 #include "store/record_json.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 
 namespace kelp::engine {
 namespace {
-
-std::vector<std::string> names_in(const std::string& path) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(path.c_str()), ::closedir);
-  while (dir) {
-    const dirent* entry = ::readdir(dir.get());
-    if (entry == nullptr) break;
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 bool has_blob(const Context& context, const std::string& digest, std::uint64_t size) {
   struct stat info {};
@@ -65,9 +52,9 @@ void check_images(Context& context, std::vector<Damage>& found) {
 }
 
 void check_layers(Context& context, std::vector<Damage>& found) {
-  for (const auto& chain : names_in(context.layout.layers())) {
+  for (const auto& chain : sys::names_in(context.layout.layers())) {
     if (chain.size() != 64) continue;  // short names, mount points
-    for (const auto& map : names_in(context.layout.layers() + "/" + chain)) {
+    for (const auto& map : sys::names_in(context.layout.layers() + "/" + chain)) {
       const std::string path = context.layout.layer(chain, map);
       const auto info = sys::read_small_file(path + "/layer.json");
       struct stat diff {};
@@ -79,7 +66,7 @@ void check_layers(Context& context, std::vector<Damage>& found) {
 }
 
 void check_containers(Context& context, std::vector<Damage>& found) {
-  for (const auto& id : names_in(context.layout.containers())) {
+  for (const auto& id : sys::names_in(context.layout.containers())) {
     if (id.size() != 64) continue;
     const auto bad = [&](const std::string& why) {
       found.push_back({Damage::Kind::container, id, fmt::format("container {}: {}", id.substr(0, 12), why)});

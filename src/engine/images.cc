@@ -298,7 +298,7 @@ std::string pack_image(Context& context, const PackRequest& pack, const Progress
 }
 
 std::vector<std::string> damaged_blobs(Context& context) {
-  return parse_result(run_image_program(context, {.arguments = {"verify"}}))
+  return parse_result(run_image_program(context, {.arguments = {"store-verify", "--blobs"}}))
       .value("damaged", std::vector<std::string>{});
 }
 

@@ -1,9 +1,5 @@
 #include "engine/store_care.h"
 
-#include <dirent.h>
-
-#include <memory>
-
 #include <nlohmann/json.hpp>
 
 #include "base/digest_name.h"
@@ -18,6 +14,7 @@
 #include "store/layers.h"
 #include "store/prune.h"
 #include "store/volumes.h"
+#include "sys/directory.h"
 #include "sys/xattr_tree.h"
 
 namespace kelp::engine {
@@ -61,21 +58,6 @@ CollectReport collect_garbage(Context& context, bool unused_layers) {
   return {.blobs = swept.blobs.size(), .layers = swept.layers.size(), .bytes = swept.bytes};
 }
 
-namespace {
-
-std::vector<std::string> names_in(const std::string& path) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
-  while (directory) {
-    const dirent* entry = ::readdir(directory.get());
-    if (entry == nullptr) break;
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  return names;
-}
-
-}  // namespace
-
 DiskUse disk_use(Context& context) {
   const store::Layout& layout = context.layout;
   DiskUse use;
@@ -83,9 +65,9 @@ DiskUse disk_use(Context& context) {
     use.blobs += store::blob_size(layout, blob).value_or(0);
     ++use.blob_count;
   }
-  for (const std::string& chain : names_in(layout.layers())) {
+  for (const std::string& chain : sys::names_in(layout.layers())) {
     if (!is_full_id(chain)) continue;
-    for (const std::string& key : names_in(layout.layers() + "/" + chain)) {
+    for (const std::string& key : sys::names_in(layout.layers() + "/" + chain)) {
       store::IdMapping map;
       map.key = key;
       if (const auto info = store::read_layer(layout, chain, map)) use.layers += info->bytes;

@@ -125,22 +125,6 @@ store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnin
 
 }  // namespace
 
-std::string verb_verify(VerbRequest& request) {
-  request.arguments.need_positional(0, 0);
-  std::vector<std::string> damaged;
-  for (const DigestName& digest : store::list_blobs(request.layout)) {
-    try {
-      const Fd blob = store::open_blob(request.layout, digest);
-      if (sha256_of_file(blob.get()).str() != digest.str()) damaged.push_back(digest.str());
-    } catch (const Error& error) {
-      log::debug("{}",
-                 error.message());  // removed meanwhile, or unreadable: the disk's own complaint is in the message
-      damaged.push_back(digest.str());
-    }
-  }
-  return nlohmann::ordered_json{{"damaged", damaged}}.dump();
-}
-
 std::string verb_commit(VerbRequest& request) {
   request.arguments.need_positional(0, 0);
   try {

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <exception>
 #include <optional>
@@ -24,6 +23,7 @@
 #include "image/digest.h"
 #include "image/growing_file.h"
 #include "image/unpack.h"
+#include "image/workers.h"
 #include "store/blobs.h"
 
 namespace kelp::image {
@@ -187,27 +187,8 @@ bool fetch_once(FetchContext& context, const store::ImageLayer& layer, const Dig
 }
 
 void run_layers(FetchContext& context, const std::vector<const store::ImageLayer*>& layers) {
-  std::atomic<size_t> next = 0;
-  std::stop_source stop;
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    for (size_t i = next++; i < layers.size() && !stop.stop_requested(); i = next++) {
-      try {
-        fetch_layer(context, *layers[i], stop.get_token());
-      } catch (const Cancelled&) {
-        return;
-      } catch (...) {
-        const std::scoped_lock lock(mutex);
-        if (!failure) failure = std::current_exception();
-        stop.request_stop();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < std::min<size_t>(kParallelLayers, layers.size()); ++i) threads.emplace_back(work);
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  run_parallel(layers.size(), kParallelLayers,
+               [&](size_t i, const std::stop_token& stop) { fetch_layer(context, *layers[i], stop); });
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ constexpr image::Verb kVerbs[] = {
     {"search", "authfile creds cert-dir tls-verify limit", "list-tags", &image::verb_search, false},
     {"manifest", "authfile creds cert-dir tls-verify annotation os arch variant", "all amend", &image::verb_manifest,
      false},
-    {"store-verify", "authfile creds cert-dir tls-verify", "repair", &image::verb_store_verify, true},
+    {"store-verify", "authfile creds cert-dir tls-verify", "repair blobs", &image::verb_store_verify, true},
     {"load", "i reference transport", "no-unpack", &image::verb_load, true},
     {"unpack", "", "", &image::verb_unpack, true},
     {"import", "change message os arch variant", "", &image::verb_import, true},
@@ -40,7 +40,6 @@ constexpr image::Verb kVerbs[] = {
     {"commit", "upper root-fd base owners config created created-by author message format name", "squash",
      &image::verb_commit, false},
     {"untar", "root-fd uid gid", "", &image::verb_untar, false},
-    {"verify", "", "", &image::verb_verify, false},
     {"save", "format o compression-format compression-level", "compress multi-image-archive", &image::verb_save, false},
 };
 

@@ -1,15 +1,13 @@
 #include "image/outgoing.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
 #include <set>
 #include <thread>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "image/digest.h"
+#include "image/workers.h"
 
 namespace kelp::image {
 
@@ -137,28 +135,12 @@ OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& m
     wanted[i] = wanted_compression(layers[i], options);
     if (wanted[i] && first.emplace(layers[i].digest, i).second) todo.push_back(i);
   }
-  std::atomic<size_t> next = 0;
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    for (size_t i = next++; i < todo.size(); i = next++) {
-      const spec::Descriptor& layer = layers[todo[i]];
-      try {
-        progress.status(fmt::format("Compressing layer {}", layer.digest.substr(0, 19)));
-        packed[todo[i]] = pack_again(layout, layer, *wanted[todo[i]], options.level);
-      } catch (...) {
-        const std::scoped_lock lock(mutex);
-        if (!failure) failure = std::current_exception();
-        next = todo.size();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
-  for (size_t i = 1; i < std::min<size_t>({todo.size(), cores, kMaxPackers}); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  run_parallel(todo.size(), std::min(std::max(1U, std::thread::hardware_concurrency()), kMaxPackers),
+               [&](size_t i, const std::stop_token&) {
+                 const spec::Descriptor& layer = layers[todo[i]];
+                 progress.status(fmt::format("Compressing layer {}", layer.digest.substr(0, 19)));
+                 packed[todo[i]] = pack_again(layout, layer, *wanted[todo[i]], options.level);
+               });
 
   const bool docker_now = image.manifest.media_type == spec::media::kDockerManifest;
   std::vector<std::string> original(layers.size());

@@ -1,10 +1,6 @@
 #include "image/push.h"
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <mutex>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -15,6 +11,7 @@
 #include "image/save.h"
 #include "image/transports/transport_name.h"
 #include "image/verbs.h"
+#include "image/workers.h"
 #include "store/blobs.h"
 #include "store/image_lists.h"
 #include "store/images.h"
@@ -110,14 +107,10 @@ std::vector<std::string> Pusher::neighbours(const DigestName& blob) const {
 }
 
 void Pusher::send_blobs(const OutgoingImage& image) {
-  std::atomic<size_t> next = 0;
-  std::stop_source stop;
-  std::mutex mutex;
-  std::exception_ptr failure;
   if (image.blobs.empty()) return;
   // The first question goes out alone: it settles how to talk and who we are (see Registry).
   const bool first_is_there = registry_.has_blob(image.blobs[0].digest);
-  const auto send_one = [&](const OutgoingBlob& blob) {
+  const auto send_one = [&](const OutgoingBlob& blob, const std::stop_token& stop) {
     const std::string id = blob.digest.str();
     progress_.layer(id, blob.size);
     const bool asked = &blob == &image.blobs[0];
@@ -130,31 +123,15 @@ void Pusher::send_blobs(const OutgoingImage& image) {
                                   .fd = blob.fd(),
                                   .elsewhere = neighbours(blob.digest),
                                   .progress = [&](std::uint64_t sent) { progress_.bytes(id, sent, blob.size); },
-                                  .stop = stop.get_token()});
+                                  .stop = stop});
     log::debug("blob {}: {}", id,
                outcome == UploadOutcome::existed   ? "is there already"
                : outcome == UploadOutcome::mounted ? "taken from another repository"
                                                    : "uploaded");
     progress_.done(id);
   };
-  const auto work = [&] {
-    for (size_t i = next++; i < image.blobs.size() && !stop.stop_requested(); i = next++) {
-      try {
-        send_one(image.blobs[i]);
-      } catch (const Cancelled&) {
-        return;
-      } catch (...) {
-        const std::scoped_lock lock(mutex);
-        if (!failure) failure = std::current_exception();
-        stop.request_stop();
-      }
-    }
-  };
-  std::vector<std::thread> threads;
-  for (size_t i = 1; i < std::min<size_t>(kParallelBlobs, image.blobs.size()); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  run_parallel(image.blobs.size(), kParallelBlobs,
+               [&](size_t i, const std::stop_token& stop) { send_one(image.blobs[i], stop); });
 }
 
 void Pusher::send(OutgoingImage& image, const std::string& reference) {

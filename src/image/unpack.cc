@@ -5,10 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
 #include <mutex>
-#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -16,6 +13,7 @@
 #include "image/read_ahead.h"
 #include "image/tar_reader.h"
 #include "image/tree_writer.h"
+#include "image/workers.h"
 #include "store/blobs.h"
 #include "store/prune.h"
 
@@ -105,33 +103,17 @@ void ensure_layers(const store::Layout& layout, const std::vector<store::ImageLa
     if (!twice && !store::layer_ready(layout, layer.chain, map)) missing.push_back(&layer);
   }
   if (missing.empty()) return;
-  if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   std::mutex mutex;
-  std::atomic<size_t> next = 0;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    for (size_t i = next++; i < missing.size(); i = next++) {
-      try {
-        std::vector<std::string> mine;
-        const BytesFn report = [&](std::uint64_t done) {
-          const std::lock_guard lock(mutex);
-          if (progress) progress(*missing[i], done);
-        };
-        ensure_layer(layout, *missing[i], map, report, &mine);
-        const std::lock_guard lock(mutex);
-        if (warnings != nullptr) warnings->insert(warnings->end(), mine.begin(), mine.end());
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
-        next = missing.size();
-      }
-    }
-  };
-  std::vector<std::thread> pool;
-  for (unsigned i = 1; i < std::min<size_t>(threads, missing.size()); ++i) pool.emplace_back(work);
-  work();
-  for (std::thread& thread : pool) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  run_parallel(missing.size(), threads, [&](size_t i, const std::stop_token&) {
+    std::vector<std::string> mine;
+    const BytesFn report = [&](std::uint64_t done) {
+      const std::lock_guard lock(mutex);
+      if (progress) progress(*missing[i], done);
+    };
+    ensure_layer(layout, *missing[i], map, report, &mine);
+    const std::lock_guard lock(mutex);
+    if (warnings != nullptr) warnings->insert(warnings->end(), mine.begin(), mine.end());
+  });
 }
 
 void sync_layers_in_background(const store::Layout& layout) {

@@ -68,7 +68,6 @@ std::string verb_pack(VerbRequest& request);    // import.cc
 std::string verb_ping(VerbRequest& request);    // ping.cc
 std::string verb_commit(VerbRequest& request);  // commit.cc
 std::string verb_untar(VerbRequest& request);   // commit.cc
-std::string verb_verify(VerbRequest& request);  // commit.cc
 std::string verb_push(VerbRequest& request);
 std::string verb_login(VerbRequest& request);
 std::string verb_logout(VerbRequest& request);        // login.cc

@@ -1,6 +1,5 @@
 #include "image/verify.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -8,12 +7,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
-#include <memory>
 #include <mutex>
 #include <set>
-#include <thread>
 
 #include <nlohmann/json.hpp>
 
@@ -27,10 +22,12 @@
 #include "image/tree_compare.h"
 #include "image/unpack.h"
 #include "image/verbs.h"
+#include "image/workers.h"
 #include "store/blobs.h"
 #include "store/image_index.h"
 #include "store/images.h"
 #include "store/prune.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/xattr_tree.h"
 
@@ -38,26 +35,25 @@ namespace kelp::image {
 
 namespace {
 
-std::vector<std::string> names_in(const std::string& path) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
-  while (directory) {
-    const dirent* entry = ::readdir(directory.get());
-    if (entry == nullptr) break;
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
+/// Hashes every blob, as many at once as there are cores; digests of those with other bytes.
+std::set<std::string> damaged_blobs(const store::Layout& layout, const std::vector<DigestName>& blobs,
+                                    Progress& progress) {
+  progress.status(fmt::format("Checking {} blobs", blobs.size()));
+  std::set<std::string> damaged;
+  std::mutex mutex;
+  run_parallel(blobs.size(), 0, [&](size_t i, const std::stop_token&) {
+    try {
+      const Fd file = store::open_blob(layout, blobs[i]);
+      if (sha256_of_file(file.get()) == blobs[i]) return;
+    } catch (const SysError& error) {
+      log::debug("{}", error.message());
+      if (error.code() == ENOENT) return;  // removed meanwhile; who needs it will say so
+    }
+    const std::scoped_lock lock(mutex);
+    damaged.insert(blobs[i].str());  // or the disk cannot read it
+  });
+  return damaged;
 }
-
-/// A manifest of the index and all that it needs.
-struct NeededImage {
-  store::IndexEntry entry;
-  std::vector<std::string> names;  ///< full names; repositories where there is none
-  spec::ImageManifest manifest;
-  spec::ImageConfig config;
-  bool readable = false;
-};
 
 class Verifier {
  public:
@@ -101,39 +97,11 @@ class Verifier {
   bool unreadable_ = false;  ///< a document could not be read: what it needs is not known
 };
 
-/// Hashes every blob, as many at once as there are cores.
 void Verifier::check_blobs() {
   const std::vector<DigestName> blobs = store::list_blobs(layout_);
   report_.blobs = blobs.size();
-  std::atomic<size_t> next = 0;
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto work = [&] {
-    for (size_t i = next++; i < blobs.size(); i = next++) {
-      try {
-        const Fd file = store::open_blob(layout_, blobs[i]);
-        const std::uint64_t size = store::blob_size(layout_, blobs[i]).value_or(0);
-        const bool good = sha256_of_file(file.get()) == blobs[i];
-        const std::scoped_lock lock(mutex);
-        report_.bytes += size;
-        if (!good) damaged_.insert(blobs[i].str());
-      } catch (const SysError& error) {
-        const std::scoped_lock lock(mutex);
-        log::debug("{}", error.message());
-        damaged_.insert(blobs[i].str());  // the disk cannot read it
-      } catch (...) {
-        const std::scoped_lock lock(mutex);
-        if (!failure) failure = std::current_exception();
-        next = blobs.size();
-      }
-    }
-  };
-  progress_.status(fmt::format("Checking {} blobs", blobs.size()));
-  std::vector<std::thread> threads;
-  for (unsigned i = 1; i < std::max(1U, std::thread::hardware_concurrency()); ++i) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-  if (failure) std::rethrow_exception(failure);
+  for (const DigestName& blob : blobs) report_.bytes += store::blob_size(layout_, blob).value_or(0);
+  damaged_ = damaged_blobs(layout_, blobs, progress_);
 }
 
 /// true when the blob is there and right, or has become so.
@@ -182,7 +150,7 @@ bool Verifier::fetch_again(const store::IndexEntry& entry, const DigestName& dig
         if (hash.digest() != digest) throw_error("the registry sent other bytes");
         store::move_to_trash(layout_, layout_.blob(digest.hex()));
         writer.publish(digest);
-        store::sync_blobs(layout_);
+        sys::sync_directory(layout_.blobs());  // no index entry comes that would see to it
         return true;
       }
     } catch (const Error& error) {
@@ -343,9 +311,9 @@ void Verifier::check_layer(const std::string& chain, const std::string& key) {
 }
 
 void Verifier::check_layers() {
-  for (const std::string& chain : names_in(layout_.layers())) {
+  for (const std::string& chain : sys::names_in(layout_.layers())) {
     if (!is_full_id(chain)) continue;
-    for (const std::string& key : names_in(layout_.layers() + "/" + chain)) {
+    for (const std::string& key : sys::names_in(layout_.layers() + "/" + chain)) {
       progress_.status(fmt::format("Checking layer {}", chain.substr(0, 12)));
       check_layer(chain, key);
     }
@@ -368,6 +336,10 @@ std::string verb_store_verify(VerbRequest& request) {
   request.arguments.need_positional(0, 0);
   const store::StoreUse use(request.layout);
   Http http(http_options(request.arguments));
+  if (request.arguments.flag("blobs")) {
+    const auto damaged = damaged_blobs(request.layout, store::list_blobs(request.layout), request.progress);
+    return nlohmann::ordered_json{{"v", 1}, {"damaged", damaged}}.dump();
+  }
   VerifyOptions options;
   options.repair = request.arguments.flag("repair");
   options.registry = registry_options(request.arguments);

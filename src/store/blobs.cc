@@ -8,11 +8,11 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <memory>
 #include <random>
 #include <utility>
 
 #include "base/error.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 
@@ -72,13 +72,8 @@ std::string read_blob(const Layout& layout, const DigestName& digest, size_t max
 
 std::vector<DigestName> list_blobs(const Layout& layout) {
   std::vector<DigestName> result;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(layout.blobs().c_str()), ::closedir);
-  if (!directory) {
-    if (errno == ENOENT) return result;
-    throw_errno("list {}", layout.blobs());
-  }
-  while (const dirent* entry = ::readdir(directory.get())) {
-    if (is_full_id(entry->d_name)) result.push_back(DigestName::sha256_hex(entry->d_name));
+  for (const std::string& name : sys::names_in(layout.blobs())) {
+    if (is_full_id(name)) result.push_back(DigestName::sha256_hex(name));
   }
   return result;
 }
@@ -178,11 +173,6 @@ void BlobWriter::publish(const DigestName& digest) {
   path_.clear();
   fd_.reset();
   complete_ = true;
-}
-
-void sync_blobs(const Layout& layout) {
-  const Fd directory(::open(layout.blobs().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory {}", layout.blobs());
 }
 
 void put_blob(const Layout& layout, const DigestName& digest, std::string_view content) {

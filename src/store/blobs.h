@@ -24,7 +24,7 @@ std::string read_blob(const Layout& layout, const DigestName& digest, size_t max
 std::vector<DigestName> list_blobs(const Layout& layout);
 
 /// One blob on its way into the store. Bytes go to a partial file; publish() syncs it and makes it visible under
-/// its digest (the name itself is durable with the index entry that needs it: edit_index, sync_blobs). The caller
+/// its digest (the name itself is durable with the index entry that needs it: edit_index). The caller
 /// hashes (image/digest): nothing is published that he has not checked.
 ///
 /// With a digest known beforehand the partial file is named after it, locked (a second writer of the same
@@ -63,8 +63,6 @@ class BlobWriter {
   bool keep_ = false, complete_ = false;
 };
 
-/// The names of the blobs that were published are on the disk. For those that no new index entry comes for.
-void sync_blobs(const Layout& layout);
 /// Small blobs (manifests, configs): write and publish in one go. The caller has hashed `content`.
 void put_blob(const Layout& layout, const DigestName& digest, std::string_view content);
 /// Gone already is fine.

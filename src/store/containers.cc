@@ -1,6 +1,5 @@
 #include "store/containers.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/file.h>
@@ -9,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -18,6 +16,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "store/record_json.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
@@ -27,15 +26,6 @@ namespace kelp::store {
 std::string generated_name();  // names.cc
 
 namespace {
-
-Strings entries_of(const std::string& path) {
-  Strings found;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(path.c_str()), ::closedir);
-  if (!dir) return found;  // nothing was ever made here
-  while (const dirent* entry = ::readdir(dir.get()))
-    if (entry->d_name[0] != '.') found.emplace_back(entry->d_name);
-  return found;
-}
 
 std::string drafts(const Layout& layout) { return layout.containers() + "/.new"; }
 std::string name_link(const Layout& layout, std::string_view name) { return layout.names() + "/" + std::string(name); }
@@ -186,7 +176,7 @@ std::optional<ContainerRecord> find(const Layout& layout, std::string_view name_
     id = std::string(name_or_id);
     if (!is_directory(layout.container(id))) return std::nullopt;
   } else if (is_id_prefix(name_or_id)) {
-    for (const std::string& entry : entries_of(layout.containers())) {
+    for (const std::string& entry : sys::names_in(layout.containers())) {
       if (!is_full_id(entry) || !starts_with(entry, name_or_id)) continue;
       if (!id.empty())
         throw_usage("more than one result for container name or ID {}: {} and {}", quoted(name_or_id), id.substr(0, 12),
@@ -218,7 +208,7 @@ ContainerRecord get(const Layout& layout, std::string_view name_or_id) {
 std::vector<ContainerRecord> list(const Layout& layout) {
   std::vector<ContainerRecord> found;
   int warned = 0;
-  for (const std::string& id : entries_of(layout.containers())) {
+  for (const std::string& id : sys::names_in(layout.containers())) {
     if (!is_full_id(id)) continue;
     try {
       ContainerRecord record = read_record(layout, id);
@@ -235,7 +225,7 @@ std::vector<ContainerRecord> list(const Layout& layout) {
 
 std::vector<ContainerRecord> list_external(const Layout& layout) {
   std::vector<ContainerRecord> found;
-  for (const std::string& id : entries_of(layout.containers())) {
+  for (const std::string& id : sys::names_in(layout.containers())) {
     if (!is_full_id(id)) continue;
     ContainerRecord record;
     try {
@@ -260,7 +250,7 @@ std::vector<ContainerRecord> list_external(const Layout& layout) {
 }
 
 Strings names(const Layout& layout) {
-  Strings found = entries_of(layout.names());
+  Strings found = sys::names_in(layout.names());
   std::sort(found.begin(), found.end());
   return found;
 }
@@ -303,13 +293,13 @@ void release_name_of_trashed(const Layout& layout, const std::string& id) {
   } catch (const Error& error) {
     log::debug("{}", error.message());  // half emptied, or damaged
   }
-  for (const std::string& name : entries_of(layout.names())) release_name(layout, name, id);
+  for (const std::string& name : sys::names_in(layout.names())) release_name(layout, name, id);
 }
 
 std::string container_lock(const Layout& layout, std::string_view id) { return layout.locks() + "/" + std::string(id); }
 
 Strings run_directories(const Layout& layout) {
-  Strings found = entries_of(layout.run);
+  Strings found = sys::names_in(layout.run);
   std::erase_if(found, [](const std::string& name) {
     return name.size() != 64 || name.find_first_not_of("0123456789abcdef") != std::string::npos;
   });
@@ -322,7 +312,7 @@ bool is_locked(const Layout& layout, std::string_view id) {
 }
 
 Strings sweep(const Layout& layout) {
-  for (const std::string& id : entries_of(drafts(layout))) {
+  for (const std::string& id : sys::names_in(drafts(layout))) {
     const std::string path = drafts(layout) + "/" + id;
     const Fd dir(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!dir) continue;
@@ -345,7 +335,7 @@ Strings sweep(const Layout& layout) {
       log::debug("draft {}: {}", id, error.what());
     }
   }
-  Strings left = entries_of(layout.trash());
+  Strings left = sys::names_in(layout.trash());
   // A monitor holds its container's lock until it has emptied the trash of it.
   std::erase_if(left, [&](const std::string& id) { return is_locked(layout, id); });
   return left;

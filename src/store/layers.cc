@@ -1,6 +1,5 @@
 #include "store/layers.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -8,7 +7,6 @@
 
 #include <array>
 #include <cerrno>
-#include <memory>
 #include <random>
 #include <utility>
 
@@ -18,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "store/prune.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
@@ -223,22 +222,15 @@ void sync_layers(const Layout& layout) {
   if (!lock) return;
   // What is published after this list was made may not be on disk when syncfs returns: it is not marked.
   std::vector<std::string> unmarked;
-  const auto each = [](const std::string& path, auto&& fn) {
-    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
-    if (!directory) return;
-    while (const dirent* entry = ::readdir(directory.get())) {
-      if (entry->d_name[0] != '.') fn(std::string(entry->d_name));
-    }
-  };
-  each(layout.layers(), [&](const std::string& chain) {
-    if (!is_full_id(chain)) return;
-    each(layout.layers() + "/" + chain, [&](const std::string& key) {
+  for (const std::string& chain : sys::names_in(layout.layers())) {
+    if (!is_full_id(chain)) continue;
+    for (const std::string& key : sys::names_in(layout.layers() + "/" + chain)) {
       IdMapping map;
       map.key = key;
       const std::string path = layout.layer(chain, key);
       if (::access((path + "/synced").c_str(), F_OK) != 0 && layer_ready(layout, chain, map)) unmarked.push_back(path);
-    });
-  });
+    }
+  }
   if (unmarked.empty()) return;
   const Fd data(::open(layout.layers().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!data || ::syncfs(data.get()) < 0) throw_errno("sync the file system of {}", layout.layers());

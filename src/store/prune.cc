@@ -1,6 +1,5 @@
 #include "store/prune.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -8,8 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <functional>
-#include <memory>
 #include <optional>
 #include <random>
 #include <set>
@@ -25,6 +22,7 @@
 #include "store/images.h"
 #include "store/layers.h"
 #include "store/record_json.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
@@ -35,22 +33,6 @@ namespace {
 
 constexpr time_t kStalePartial = 7 * 24 * 3600;
 constexpr unsigned kMaxNesting = 4;
-
-void each_entry(const std::string& path, const std::function<void(const std::string&)>& fn) {
-  std::vector<std::string> names;  // read first: fn renames entries away
-  {
-    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
-    if (!directory) {
-      if (errno == ENOENT) return;
-      throw_errno("list {}", path);
-    }
-    while (const dirent* entry = ::readdir(directory.get())) {
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") names.push_back(name);
-    }
-  }
-  for (const std::string& name : names) fn(name);
-}
 
 /// What must stay.
 struct Marked {
@@ -93,13 +75,13 @@ Marked mark(const Layout& layout, bool unused_layers) {
     }
   }
   // Read as text, not through list(): a record of another machine that shares this store keeps its layers too.
-  each_entry(layout.containers(), [&](const std::string& id) {
-    if (!is_full_id(id)) return;
+  for (const std::string& id : sys::names_in(layout.containers(), true)) {
+    if (!is_full_id(id)) continue;
     const std::string path = layout.container(id) + "/record.json";
     const auto text = sys::read_small_file(path, 16U << 20U);
-    if (!text) return;
+    if (!text) continue;
     for (const std::string& chain : record_from_json(*text, path).layer_chain) marked.chains.insert(chain);
-  });
+  }
   return marked;
 }
 
@@ -120,45 +102,45 @@ void sweep_blobs(const Layout& layout, const Marked& marked, SweepResult& result
 }
 
 void sweep_layers(const Layout& layout, const Marked& marked, SweepResult& result) {
-  each_entry(layout.layers(), [&](const std::string& chain) {
-    if (!is_full_id(chain) || marked.chains.contains(chain)) return;
+  for (const std::string& chain : sys::names_in(layout.layers(), true)) {
+    if (!is_full_id(chain) || marked.chains.contains(chain)) continue;
     const std::string path = layout.layers() + "/" + chain;
-    each_entry(path, [&](const std::string& key) {
+    for (const std::string& key : sys::names_in(path, true)) {
       IdMapping map;
       map.key = key;
       if (const auto info = read_layer(layout, chain, map)) result.bytes += info->bytes;
       if (move_to_trash(layout, path + "/" + key)) result.layers.push_back(chain + "/" + key);
-    });
+    }
     ::rmdir(path.c_str());
-  });
+  }
   const std::string links = layout.layers() + "/l";
-  each_entry(links, [&](const std::string& name) {
+  for (const std::string& name : sys::names_in(links, true)) {
     const std::string link = links + "/" + name;
     if (::access(link.c_str(), F_OK) < 0 && errno == ENOENT) ::unlink(link.c_str());
-  });
+  }
 }
 
 /// Directories of unpackers that were killed: their lock is free.
 void sweep_temporary(const Layout& layout) {
   const sys::FileLock no_births = sys::FileLock::exclusive(layout.locks() + "/layers-tmp");
-  each_entry(layout.layers(), [&](const std::string& name) {
-    if (!starts_with(name, ".tmp-")) return;
+  for (const std::string& name : sys::names_in(layout.layers(), true)) {
+    if (!starts_with(name, ".tmp-")) continue;
     const std::string path = layout.layers() + "/" + name;
     const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!directory || ::flock(directory.get(), LOCK_EX | LOCK_NB) < 0) return;
+    if (!directory || ::flock(directory.get(), LOCK_EX | LOCK_NB) < 0) continue;
     move_to_trash(layout, path);
-  });
+  }
 }
 
 void sweep_partial(const Layout& layout) {
-  each_entry(layout.partial_downloads(), [&](const std::string& name) {
+  for (const std::string& name : sys::names_in(layout.partial_downloads(), true)) {
     const std::string path = layout.partial_downloads() + "/" + name;
     struct stat info {};
     const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file || ::fstat(file.get(), &info) < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) < 0) return;
+    if (!file || ::fstat(file.get(), &info) < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) < 0) continue;
     // Without a digest for a name nobody can resume it.
     if (!is_full_id(name) || info.st_mtime + kStalePartial < ::time(nullptr)) ::unlink(path.c_str());
-  });
+  }
 }
 
 }  // namespace
@@ -185,11 +167,11 @@ SweepResult sweep_alone(const Layout& layout, bool unused_layers) {
   sweep_blobs(layout, marked, result);
   sweep_layers(layout, marked, result);
   const auto lock = sys::FileLock::exclusive(layout.locks() + "/images");  // no writer of a record: drafts are dead
-  each_entry(layout.image_records(), [&](const std::string& name) {
+  for (const std::string& name : sys::names_in(layout.image_records(), true)) {
     if (ends_with(name, ".json.new")) ::unlink((layout.image_records() + "/" + name).c_str());
-    if (name.size() != 64 + 5 || marked.manifests.contains("sha256:" + name.substr(0, 64))) return;
+    if (name.size() != 64 + 5 || marked.manifests.contains("sha256:" + name.substr(0, 64))) continue;
     ::unlink((layout.image_records() + "/" + name).c_str());
-  });
+  }
   sweep_partial(layout);
   return result;
 }
@@ -220,26 +202,26 @@ void empty_trash(const Layout& layout) {
   if (!lock) return;
   sweep_temporary(layout);
   sweep_partial(layout);
-  each_entry(layout.trash(), [&](const std::string& name) {
+  for (const std::string& name : sys::names_in(layout.trash(), true)) {
     // What a container has left at run time is found by its entry here, so that goes first: engine/remove.cc.
     if (is_full_id(name) && (::access(layout.run_of(name).c_str(), F_OK) == 0 ||
                              ::access((layout.runtime_root() + "/" + name).c_str(), F_OK) == 0))
-      return;
+      continue;
     const std::string path = layout.trash() + "/" + name;
     // A volume's maker holds its draft until it has its name elsewhere (volumes.cc).
     const Fd entry(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     std::optional<sys::FileLock> dead;
-    if (entry && !(dead = sys::FileLock::try_exclusive_at(entry.get()))) return;
+    if (entry && !(dead = sys::FileLock::try_exclusive_at(entry.get()))) continue;
     struct stat opened {
     }, now{};
     if (entry && (::fstat(entry.get(), &opened) < 0 || ::lstat(path.c_str(), &now) < 0 || opened.st_ino != now.st_ino))
-      return;
+      continue;
     try {
       sys::remove_tree(path);
     } catch (const Error& error) {
       log::debug("{}", error.message());  // files of subordinate ids: the next one inside S finishes it
     }
-  });
+  }
 }
 
 }  // namespace kelp::store

@@ -1,13 +1,11 @@
 #include "store/secrets.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/duration_size.h"
@@ -15,6 +13,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "store/containers.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
@@ -63,22 +62,9 @@ std::optional<SecretRecord> read_record(const Layout& layout, const std::string&
   }
 }
 
-std::vector<std::string> directory_names(const Layout& layout) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(layout.secrets().c_str()), ::closedir);
-  while (dir) {
-    const dirent* entry = ::readdir(dir.get());
-    if (entry == nullptr) break;
-    if (std::string_view(entry->d_name) != "." && std::string_view(entry->d_name) != "..")
-      names.emplace_back(entry->d_name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 /// What a killed command left: values must not lie around. Younger than an hour may still be in the making.
 void sweep_remains(const Layout& layout) {
-  for (const auto& name : directory_names(layout)) {
+  for (const auto& name : sys::names_in(layout.secrets(), true)) {
     struct stat info {};
     const std::string path = directory(layout, name);
     if (name.front() != '.' || ::lstat(path.c_str(), &info) < 0) continue;
@@ -154,7 +140,7 @@ SecretRecord get_secret(const Layout& layout, std::string_view name_or_id) {
 
 std::vector<SecretRecord> list_secrets(const Layout& layout) {
   std::vector<SecretRecord> found;
-  for (const auto& name : directory_names(layout)) {
+  for (const auto& name : sys::names_in(layout.secrets(), true)) {
     if (name.front() == '.') continue;
     try {
       if (auto secret = read_record(layout, name)) found.push_back(std::move(*secret));

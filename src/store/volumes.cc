@@ -1,6 +1,5 @@
 #include "store/volumes.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/duration_size.h"
@@ -16,6 +14,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "store/containers.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
@@ -189,15 +188,7 @@ VolumeRecord get_volume(const Layout& layout, std::string_view name) {
   throw error;
 }
 
-Strings volume_names(const Layout& layout) {
-  Strings found;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(layout.volumes().c_str()), ::closedir);
-  if (!dir) return found;
-  while (const dirent* entry = ::readdir(dir.get()))
-    if (entry->d_name[0] != '.') found.emplace_back(entry->d_name);
-  std::sort(found.begin(), found.end());
-  return found;
-}
+Strings volume_names(const Layout& layout) { return sys::names_in(layout.volumes()); }
 
 Strings adopt_volumes(const Layout& layout) {
   Strings adopted;

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "sys/directory.h"
 
 namespace kelp::sys {
 
@@ -143,16 +144,6 @@ void replace_locked_file(const std::string& path, std::string_view content, unsi
   if (!fd) throw_errno("create {}", draft);
   write_and_rename(std::move(fd), draft, path, content, mode, durability);
 }
-
-namespace {
-
-void sync_directory(const std::string& path) {
-  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory && errno == ENOENT) return;
-  if (!directory || ::fsync(directory.get()) < 0) throw_errno("sync the directory {}", path);
-}
-
-}  // namespace
 
 void replace_locked_files(const std::vector<NewContent>& files, const std::vector<std::string>& named) {
   std::vector<Fd> drafts;
