@@ -252,6 +252,30 @@ def bench_out(bench, server, second, tools, place):
     bench.compare("save unchanged", saves, [("wall", 0.1)])
 
 
+def bench_durability(bench, server, tools, place):
+    """What a pull pays for being on the disk when it has ended: beside one whose fsync, fdatasync and syncfs do nothing."""
+    library = next(iter(pathlib.Path("/usr/lib").glob("*/libeatmydata.so*")), None)
+    kelp = next(tool for tool in tools if tool.name == "kelp")
+    for kind, make in (("many", lambda: many_files(int(20_000 * bench.options.scale / 100))),
+                       ("big", lambda: big_file(int((128 << 20) * bench.options.scale / 100)))):
+        row = f"durability {kind}"
+        if not bench.wanted(row):
+            continue
+        if library is None:
+            bench.skipped.append(f"{row}: no libeatmydata")
+            continue
+        name = push_to(server, images.Image(make(), {"Cmd": ["/x"]}), f"durable-{kind}:1", place, "gzip")
+        walls = {"synced": [], "unsynced": []}
+        for _ in range(max(3, bench.options.rounds)):
+            for way, costs in walls.items():
+                kelp.fresh()
+                env = {**kelp.env, "LD_PRELOAD": str(library)} if way == "unsynced" else kelp.env
+                costs.append(measure(kelp.argv("pull", "-q", PLAIN, name), env, kelp.dir).wall * 1000)
+        with_, without = (statistics.median(walls[way]) for way in ("synced", "unsynced"))
+        bench.rows.append(row)
+        bench.rows.append(f"    kelp     {with_:9.1f} ms wall synced  {without:9.1f} ms without  ({with_ - without:+.1f} ms)")
+
+
 def kelp_blobs(kelp):
     """Files of the one image in kelp's store: its manifest, layers and configuration."""
     directory = kelp.dir / "d/kelp/blobs/sha256"
@@ -307,6 +331,7 @@ def main():
         bench_pulls(bench, server, tools, place)
         bench_out(bench, server, second, tools, place)
         bench_listing(bench, tools, place)
+        bench_durability(bench, server, tools, place)
     finally:
         server.stop()
         second.stop()
