@@ -74,6 +74,7 @@ Action define_store_gc(OptionSet& options);
 Action define_store_verify(OptionSet& options);
 Action define_system_check(OptionSet& options);
 Action define_system_df(OptionSet& options);
+Action define_system_import(OptionSet& options);
 Action define_system_migrate(OptionSet& options);
 Action define_system_prune(OptionSet& options);
 Action define_system_reset(OptionSet& options);

@@ -106,6 +106,7 @@ constexpr Command kCommands[] = {
     {"version", "", kSystem, "show the version", define_version},
     {"system prune", "", kSystem, "remove what is not used: containers, images, volumes", define_system_prune},
     {"system check", "", kSystem, "look for damage in the store", define_system_check},
+    {"system import", "", kSystem, "bring images and volumes of podman or Docker over", define_system_import},
     {"system migrate", "", kSystem, "start the user namespace anew", define_system_migrate},
     {"system reset", "", kSystem, "remove everything that kelp keeps", define_system_reset},
     {"completion", "", kSystem, "print the completion script of a shell", define_completion},

@@ -48,6 +48,9 @@ Action define_pull(OptionSet& options) {
       .shows("always");
   add_platform_options(options, values->pull.platform, values->os, values->arch, values->variant);
   add_registry_options(options, values->pull);
+  options.describe(
+      "IMAGE is a name in a registry, or containers-storage:NAME (podman's own store), oci:, oci-archive:, docker-archive: "
+      "or dir: with a path.");
   return [values](Invocation& invocation) { return pull(invocation, *values); };
 }
 

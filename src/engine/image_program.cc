@@ -80,14 +80,19 @@ struct Complaints {
 
 /// Starts kelp-image in S. A host without user namespaces still pulls, loads and saves: then the program runs as the
 /// caller, and layers are kept packed.
-sys::Child start_image_program(Context& context, sys::SpawnRequest& request) {
+sys::Child start_image_program(Context& context, sys::SpawnRequest& request, bool plain) {
+  const auto packed = [&] { request.argv.insert(request.argv.begin() + 2, "--no-unpack"); };
+  if (plain) {
+    packed();
+    return sys::spawn(request);
+  }
   try {
     return spawn_in_userns(context, request);
   } catch (const Error& error) {
     const std::string& verb = request.argv[1];
     if (verb == "unpack") throw;
     log::debug("no user namespace, so layers stay packed: {}", error.message());
-    if (verb == "pull" || verb == "load") request.argv.insert(request.argv.begin() + 2, "--no-unpack");
+    if (verb == "pull" || verb == "load" || verb == "take-over") packed();
     return sys::spawn(request);
   }
 }
@@ -154,7 +159,7 @@ std::string run_image_program(Context& context, const ImageCall& call) {
   }
   if (call.root_fd >= 0) request.fds.emplace_back(kImageRootFd, call.root_fd);
   log::debug("run {}", join(request.argv, " "));
-  sys::Child child = start_image_program(context, request);
+  sys::Child child = start_image_program(context, request, call.plain);
   out.write.reset();
   err.write.reset();
   events.write.reset();
@@ -177,8 +182,10 @@ nlohmann::json parse_result(const std::string& text) {
   return document;
 }
 
-std::vector<std::string> default_map_arguments(Context& context) {
-  return map_arguments(userns_map_key(context) == "single" ? store::IdMapping::single() : store::IdMapping::full());
+store::IdMapping default_map(Context& context) {
+  return userns_map_key(context) == "single" ? store::IdMapping::single() : store::IdMapping::full();
 }
+
+std::vector<std::string> default_map_arguments(Context& context) { return map_arguments(default_map(context)); }
 
 }  // namespace kelp::engine

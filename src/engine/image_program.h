@@ -19,6 +19,8 @@ struct ImageCall {
   int stdout_fd = -1;                  ///< -1 = collected and returned; borrowed
   const ProgressFn* progress = nullptr;
   int root_fd = -1;  ///< given to the program under the number kImageRootFd; borrowed
+  /// Outside of S, as the caller himself: nothing is unpacked. For root, whose files of other ids S cannot read.
+  bool plain = false;
 };
 inline constexpr int kImageRootFd = 4;
 
@@ -31,7 +33,8 @@ nlohmann::json parse_result(const std::string& text);
 
 /// The options that name an id map.
 std::vector<std::string> map_arguments(const store::IdMapping& map);
-/// The same for the map that layers are unpacked under as soon as they are here.
+/// The map that layers are unpacked under as soon as they are here.
+store::IdMapping default_map(Context& context);
 std::vector<std::string> default_map_arguments(Context& context);
 
 }  // namespace kelp::engine

@@ -46,9 +46,9 @@ std::vector<std::string> pull_arguments(const std::string& name, const PullOptio
 }
 
 std::vector<store::ImageRecord> run_pull(Context& context, const std::string& name, const PullOptions& options,
-                                         const char* policy, const ProgressFn& progress) {
+                                         const char* policy, const ProgressFn& progress, bool plain = false) {
   store::prepare(context.layout);
-  ImageCall call{.arguments = pull_arguments(name, options, policy), .progress = &progress};
+  ImageCall call{.arguments = pull_arguments(name, options, policy), .progress = &progress, .plain = plain};
   const std::vector<std::string> extra = default_map_arguments(context);
   call.arguments.insert(call.arguments.begin() + 1, extra.begin(), extra.end());
   const Json document = parse_result(run_image_program(context, call));
@@ -62,6 +62,17 @@ std::vector<store::ImageRecord> run_pull(Context& context, const std::string& na
   }
   if (images.empty()) throw_error("{}: nothing was pulled", name);
   return images;
+}
+
+/// podman's store. Root's holds files of any id, which S cannot read; those of others hold ids of S.
+constexpr std::string_view kStored = "containers-storage:";
+
+store::ImageRecord pull_stored(Context& context, const std::string& name, const PullOptions& options,
+                               const ProgressFn& progress) {
+  const bool plain = ::geteuid() == 0;
+  store::ImageRecord image = run_pull(context, name, options, "always", progress, plain).front();
+  if (plain) ensure_layers(context, image, default_map(context), progress);
+  return image;
 }
 
 void check_policy(const std::string& policy) {
@@ -163,6 +174,7 @@ store::ImageRecord ensure_image(Context& context, const std::string& name, const
                                 const ProgressFn& progress) {
   check_policy(options.policy);
   if (const FileImage file = file_image(name); !file.transport.empty()) return load_one(context, file, progress);
+  if (starts_with(name, kStored)) return pull_stored(context, name, options, progress);
   auto local = find_local(context, name, options);
   if (local && (options.policy == "missing" || options.policy == "never")) return std::move(*local);
   if (means_builtin(name)) {
@@ -193,6 +205,28 @@ void ensure_layers(Context& context, const store::ImageRecord& image, const stor
   call.arguments.insert(call.arguments.end(), extra.begin(), extra.end());
   call.arguments.insert(call.arguments.end(), {"--", image.id});
   parse_result(run_image_program(context, call));
+}
+
+TakenImages take_over_images(Context& context, const std::string& owner, const std::string& store,
+                             const ProgressFn& progress) {
+  store::prepare(context.layout);
+  const bool plain = ::geteuid() == 0;
+  ImageCall call{.arguments = {"take-over"}, .progress = &progress, .plain = plain};
+  const std::vector<std::string> map = default_map_arguments(context);
+  call.arguments.insert(call.arguments.end(), map.begin(), map.end());
+  if (!store.empty()) call.arguments.insert(call.arguments.end(), {"--store", store});
+  call.arguments.insert(call.arguments.end(), {"--", owner});
+  const Json document = parse_result(run_image_program(context, call));
+  TakenImages taken{.root = document.value("root", ""),
+                    .failures = document.value("failures", std::vector<std::string>{}),
+                    .nameless = document.value("nameless", size_t{0})};
+  for (const Json& entry : document.at("images")) {
+    taken.names.push_back(entry.value("name", ""));
+    emit_event(context, "image", "pull", entry.value("id", ""), taken.names.back());
+    const auto image = store::image_by_manifest(context.layout, entry.value("digest", ""));
+    if (plain && image) ensure_layers(context, *image, default_map(context), progress);
+  }
+  return taken;
 }
 
 std::vector<store::ImageRecord> pull_image(Context& context, const std::string& name, const PullOptions& options,

@@ -61,6 +61,18 @@ void ensure_layers(Context& context, const store::ImageRecord& image, const stor
 std::vector<store::ImageRecord> pull_image(Context& context, const std::string& name, const PullOptions& options,
                                            const ProgressFn& progress = {});
 
+struct TakenImages {
+  std::string root;                ///< directory of the other store
+  std::vector<std::string> names;  ///< full names of what is here now
+  std::vector<std::string> failures;
+  size_t nameless = 0;  ///< images without a name, which were left there
+};
+/// Copies all named images of another engine's store; one that cannot be read does not keep the others from coming.
+///
+/// owner  "podman" or "docker";  store  its directory, "" = the caller's own
+TakenImages take_over_images(Context& context, const std::string& owner, const std::string& store,
+                             const ProgressFn& progress = {});
+
 /// `kelp load`. file "" or "-" = standard input. Returns the names (or ids, where there is no name) loaded.
 std::vector<std::string> load_images(Context& context, const std::string& file, const ProgressFn& progress = {});
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "engine/context.h"
+#include "engine/image_program.h"
 #include "engine/images.h"
 #include "engine/session.h"
 #include "engine/tar_writer.h"
@@ -59,8 +60,7 @@ void import_volume(Context& context, store::VolumeRecord volume, int archive_fd)
   const auto frame = ours.receive();
   child.wait();
   if (!frame || frame->fds.empty()) throw_error("volume {} cannot be opened", volume.name);
-  const store::IdMapping map =
-      userns_map_key(context) == "single" ? store::IdMapping::single() : store::IdMapping::full();
+  const store::IdMapping map = default_map(context);
   unpack_archive(context, {.directory_fd = frame->fds.front().get(), .map = map}, archive_fd);
   if (volume.needs_copy_up) {
     volume.needs_copy_up = false;  // it has its contents now

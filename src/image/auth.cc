@@ -243,12 +243,21 @@ std::string base64_encode(std::string_view bytes) {
 
 std::optional<std::string> base64_decode(std::string_view text) {
   while (!text.empty() && text.back() == '=') text.remove_suffix(1);
+  // A table: whole archives come this way (transports/tar_split), not passwords only.
+  static const auto values = [] {
+    std::array<std::int8_t, 256> table{};
+    table.fill(-1);
+    for (size_t i = 0; i < kAlphabet.size(); ++i)
+      table[static_cast<unsigned char>(kAlphabet[i])] = static_cast<std::int8_t>(i);
+    return table;
+  }();
   std::string result;
+  result.reserve(text.size() / 4 * 3 + 2);
   std::uint32_t group = 0;
   unsigned bits = 0;
   for (const char c : text) {
-    const size_t value = kAlphabet.find(c);
-    if (value == std::string_view::npos) return std::nullopt;
+    const int value = values[static_cast<unsigned char>(c)];
+    if (value < 0) return std::nullopt;
     group = group << 6 | static_cast<std::uint32_t>(value);
     bits += 6;
     if (bits >= 8) {

@@ -7,6 +7,7 @@
 // The download goes on when unpacking fails, so that a damaged blob is reported as what it is: a wrong digest.
 #include "image/fetch_layer.h"
 
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/duration_size.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "image/digest.h"
@@ -126,7 +128,7 @@ void download_rest(FetchContext& context, const store::ImageLayer& layer, const 
     context.progress.bytes(layer.blob, writer.offset(), layer.size);
   };
   try {
-    context.registry.blob(
+    context.supply(
         digest, writer.offset(), layer.size,
         [&](std::span<const std::byte> bytes) {
           while (!bytes.empty()) {
@@ -170,7 +172,7 @@ bool fetch_once(FetchContext& context, const store::ImageLayer& layer, const Dig
   if (const DigestName actual = hash.digest(); actual != digest) {
     writer.restart();
     if (resumed_at > 0) return false;
-    throw_error("blob {}: wrong digest: the registry sent {}", layer.blob, actual.str());
+    throw_error("blob {}: wrong digest: what came is {}", layer.blob, actual.str());
   }
   unpacker.end();
   context.progress.unpack(layer.blob);
@@ -192,6 +194,11 @@ void run_layers(FetchContext& context, const std::vector<const store::ImageLayer
 }
 
 }  // namespace
+
+BlobSupply supply_from(Registry& registry) {
+  return [&registry](const DigestName& digest, std::uint64_t offset, std::uint64_t bound, const BodySink& sink,
+                     const std::stop_token& stop) { registry.blob(digest, offset, bound, sink, stop); };
+}
 
 void fetch_layer(FetchContext& context, const store::ImageLayer& layer, const std::stop_token& stop) {
   const DigestName digest = DigestName::require(layer.blob);
@@ -223,6 +230,22 @@ void fetch_layers(FetchContext& context, const std::vector<store::ImageLayer>& l
   for (const store::ImageLayer& layer : layers) (seen.insert(layer.blob).second ? first : again).push_back(&layer);
   run_layers(context, first);
   run_layers(context, again);
+}
+
+void check_free_space(const store::Layout& layout, const std::vector<store::ImageLayer>& layers) {
+  std::uint64_t wanted = 0;
+  for (const store::ImageLayer& layer : layers) {
+    if (store::has_blob(layout, DigestName::require(layer.blob))) continue;
+    if (__builtin_add_overflow(wanted, layer.size, &wanted)) throw_error("the sizes of its layers are nonsense");
+  }
+  struct statvfs disk {};
+  if (wanted == 0 || ::statvfs(layout.data.c_str(), &disk) != 0) return;
+  const std::uint64_t available = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+  if (wanted > available) {
+    throw Error(fmt::format("{} to be written, but only {} are free in {}", human_size(wanted), human_size(available),
+                            layout.data))
+        .with_hint("kelp rmi IMAGE makes room");
+  }
 }
 
 }  // namespace kelp::image

@@ -33,6 +33,7 @@ constexpr image::Verb kVerbs[] = {
      false},
     {"store-verify", "authfile creds cert-dir tls-verify", "repair blobs", &image::verb_store_verify, true},
     {"load", "i reference transport", "no-unpack", &image::verb_load, true},
+    {"take-over", "store", "no-unpack", &image::verb_take_over, true},
     {"unpack", "", "", &image::verb_unpack, true},
     {"import", "change message os arch variant", "", &image::verb_import, true},
     {"pack", "root-link owners", "overlay", &image::verb_pack, false},

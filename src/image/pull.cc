@@ -1,14 +1,11 @@
 #include "image/pull.h"
 
-#include <sys/statvfs.h>
-
 #include <future>
 #include <memory>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
-#include "base/duration_size.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -17,6 +14,7 @@
 #include "image/outgoing.h"
 #include "image/push.h"
 #include "image/signature_policy.h"
+#include "image/take_over.h"
 #include "image/verbs.h"
 #include "store/blobs.h"
 
@@ -60,7 +58,6 @@ class Puller {
   bool fetch_artifact(Found& found);
   FetchedManifest choose_manifest(Found& found, std::string& list_digest);
   std::string read_config(Registry& registry, const spec::Descriptor& config);
-  void check_free_space(const std::vector<store::ImageLayer>& layers) const;
   struct Draft {
     DigestName digest;
     store::BlobWriter writer;
@@ -127,9 +124,9 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
 
 /// The layers of an image.
 void Puller::fetch(Found& found, const ResolvedImage& image) {
-  check_free_space(image.layers);
+  check_free_space(layout_, image.layers);
   FetchContext context{.layout = layout_,
-                       .registry = *found.registry,
+                       .supply = supply_from(*found.registry),
                        .map = map_,
                        .progress = progress_,
                        .unpack = request_.unpack,
@@ -180,7 +177,7 @@ bool Puller::fetch_artifact(Found& found) {
   const spec::ImageManifest parsed = spec::parse_manifest(manifest.text, what);
   if (!is_artifact(parsed)) return false;
   FetchContext context{.layout = layout_,
-                       .registry = *found.registry,
+                       .supply = supply_from(*found.registry),
                        .map = map_,
                        .progress = progress_,
                        .unpack = false,
@@ -192,7 +189,7 @@ bool Puller::fetch_artifact(Found& found) {
   };
   for (const spec::Descriptor& layer : parsed.layers) add(layer);
   add(parsed.config);
-  check_free_space(blobs);
+  check_free_space(layout_, blobs);
   fetch_layers(context, blobs);
   store::put_blob(layout_, manifest.digest, manifest.text);
   return true;
@@ -311,22 +308,6 @@ ResolvedImage Puller::resolve(Found& found) {
   return image;
 }
 
-void Puller::check_free_space(const std::vector<store::ImageLayer>& layers) const {
-  std::uint64_t wanted = 0;
-  for (const store::ImageLayer& layer : layers) {
-    if (store::has_blob(layout_, DigestName::require(layer.blob))) continue;
-    if (__builtin_add_overflow(wanted, layer.size, &wanted)) throw_error("the sizes of its layers are nonsense");
-  }
-  struct statvfs disk {};
-  if (wanted == 0 || ::statvfs(layout_.data.c_str(), &disk) != 0) return;
-  const std::uint64_t available = std::uint64_t{disk.f_bavail} * disk.f_frsize;
-  if (wanted > available) {
-    throw Error(fmt::format("{} to download, but only {} are free in {}", human_size(wanted), human_size(available),
-                            layout_.data))
-        .with_hint("kelp rmi IMAGE makes room");
-  }
-}
-
 std::uint64_t Puller::unpacked_size(const std::vector<store::ImageLayer>& layers) const {
   std::uint64_t sum = 0;
   for (const store::ImageLayer& layer : layers) {
@@ -403,6 +384,7 @@ std::string fetch_document(const store::Layout& layout, const store::IdMapping& 
 std::string verb_pull(VerbRequest& request) {
   const Arguments& arguments = request.arguments;
   arguments.need_positional(1, 1);
+  if (is_stored_image(arguments.positional[0])) return pull_stored_image(request);
   PullRequest pull_request;
   pull_request.name = arguments.positional[0];
   const auto platform = arguments.value("platform");

@@ -126,4 +126,21 @@ void SignaturePolicy::check(const std::string& transport, const std::string& pat
   apply(transport, scopes, fmt::format("{}:{}", transport, path));
 }
 
+void SignaturePolicy::check_stored(const std::string& driver, const std::string& root, const std::string& name) const {
+  const std::string store = fmt::format("[{}@{}]", driver, root);
+  std::vector<std::string> scopes{store + name};
+  if (!name.empty()) {
+    std::string scope = spec::parse_image_name(name).base();
+    scopes.push_back(store + scope);
+    for (size_t slash = scope.rfind('/'); slash != std::string::npos; slash = scope.rfind('/')) {
+      scope.resize(slash);
+      scopes.push_back(store + scope);
+    }
+    scopes.push_back(store);
+  }
+  scopes.push_back("[" + root + "]");
+  scopes.emplace_back("");
+  apply("containers-storage", scopes, fmt::format("containers-storage:{}", name));
+}
+
 }  // namespace kelp::image

@@ -23,6 +23,8 @@ class SignaturePolicy {
   void check(const spec::ImageName& name) const;
   /// For transports of files: "docker-archive", "oci", "dir" with the path.
   void check(const std::string& transport, const std::string& path) const;
+  /// For an image of a store of containers/storage, by its full name ("" = none).
+  void check_stored(const std::string& driver, const std::string& root, const std::string& name) const;
 
  private:
   using Requirements = std::vector<std::string>;  ///< the types, in order

@@ -111,10 +111,20 @@ std::optional<VolumeRecord> read_volume(const Layout& layout, const std::string&
   return volume;
 }
 
+/// An error of the contents' maker is not one of the draft, which would be tried again.
+void fill_draft(const std::function<void(const std::string& data)>& fill, const std::string& data) {
+  try {
+    fill(data);
+  } catch (const SysError& error) {
+    throw Error(error.message()).with_hint(error.hint());
+  }
+}
+
 /// The draft is made in the trash, where it is swept should we be killed, and held by a lock until it has its name:
 /// whoever empties the trash leaves it alone. One that comes between mkdir and flock takes it, and we start again.
 /// false: the name is taken.
-bool publish_volume(const Layout& layout, const VolumeRecord& volume) {
+bool publish_volume(const Layout& layout, const VolumeRecord& volume,
+                    const std::function<void(const std::string& data)>& fill) {
   const std::string path = layout.volume(volume.name);
   for (int tries = 0; tries < 100; ++tries) {
     const std::string draft = layout.trash() + "/volume-" + new_container_id();
@@ -126,13 +136,15 @@ bool publish_volume(const Layout& layout, const VolumeRecord& volume) {
       if (!held) continue;
       sys::replace_file(draft + "/volume.json", to_json(volume));
       if (::mkdir((draft + "/_data").c_str(), 0755) < 0) throw_errno("make {}/_data", draft);
+      if (fill) fill_draft(fill, draft + "/_data");
       // rename(2) replaces only an empty directory, and a published volume is never empty: so this is the reservation.
       if (::rename(draft.c_str(), path.c_str()) == 0) return true;
       if (errno != ENOTEMPTY && errno != EEXIST) throw_errno("publish volume {}", volume.name);
       sys::remove_tree(draft);
       return false;
-    } catch (const SysError& error) {
-      if (error.code() == ENOENT) continue;
+    } catch (const Error& error) {
+      const auto* system = dynamic_cast<const SysError*>(&error);
+      if (system != nullptr && system->code() == ENOENT) continue;
       try {
         sys::remove_tree(draft);
       } catch (const Error& left) {
@@ -155,13 +167,14 @@ VolumeRecord create_volume(const Layout& layout, const VolumeRequest& request) {
   volume.labels = request.labels;
   volume.options = request.options;
   volume.anonymous = request.anonymous;
-  volume.created = std::chrono::system_clock::now();
+  volume.created = request.created.value_or(std::chrono::system_clock::now());
   volume.machine = machine_id();
+  if (request.fill) volume.needs_copy_up = false;
   apply_options(volume);
   if (request.uid) volume.uid = request.uid;
   if (request.gid) volume.gid = request.gid;
   derive(layout, volume);
-  if (publish_volume(layout, volume)) return volume;
+  if (publish_volume(layout, volume, request.fill)) return volume;
   auto existing = read_volume(layout, volume.name);
   if (request.ignore_if_exists && existing) return std::move(*existing);
   throw_usage("volume with name {} already exists: volume already exists", volume.name);

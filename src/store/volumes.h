@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,6 +33,9 @@ struct VolumeRequest {
   std::optional<unsigned> uid, gid;  ///< owner
   bool anonymous = false;
   bool ignore_if_exists = false;
+  std::optional<std::chrono::system_clock::time_point> created;  ///< nullopt = now
+  /// Puts contents into the new _data before anybody can see the volume; an error of it leaves no volume.
+  std::function<void(const std::string& data)> fill;
 };
 /// throws UsageError: bad name, exists, unknown driver or option
 VolumeRecord create_volume(const Layout& layout, const VolumeRequest& request);
