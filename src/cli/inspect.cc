@@ -12,6 +12,7 @@
 #include "cli/container_select.h"
 #include "cli/output.h"
 #include "store/containers.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 #include "store/volumes.h"
 
@@ -34,6 +35,7 @@ Json find_object(Invocation& invocation, const InspectCommand& values, const std
   }
   if (any || values.type == "image") {
     if (const auto image = store::find_image(layout, word)) return engine::inspect_image(invocation.context, *image);
+    if (const auto artifact = store::find_artifact(layout, word)) return engine::inspect_artifact(*artifact);
   }
   if (any || values.type == "volume") {
     if (const auto volume = store::find_volume(layout, word, true)) {
@@ -144,7 +146,9 @@ Action define_container_exists(OptionSet& options) {
 Action define_image_exists(OptionSet& options) {
   options.arguments("IMAGE", 1, 1, Complete::image);
   return [](Invocation& invocation) {
-    return store::find_image(invocation.context.layout, invocation.arguments[0]).has_value() ? 0 : 1;
+    const auto& layout = invocation.context.layout;
+    const std::string& name = invocation.arguments[0];
+    return store::find_image(layout, name) || store::find_artifact(layout, name) ? 0 : 1;
   };
 }
 

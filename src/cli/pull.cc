@@ -25,7 +25,7 @@ int pull(Invocation& invocation, PullCommand& values) {
       ProgressView progress(values.pull.quiet);
       const auto images = engine::pull_image(invocation.context, name, values.pull, progress.callback());
       progress.finish();
-      for (const auto& image : images) print_line(image.id);
+      for (const auto& image : images) print_line(image.id.empty() ? image.digest : image.id);
     } catch (const Error& error) {
       failures.push_back(error);
     }
@@ -40,6 +40,7 @@ int pull(Invocation& invocation, PullCommand& values) {
 Action define_pull(OptionSet& options) {
   auto values = std::make_shared<PullCommand>();
   values->pull.policy = "always";
+  values->pull.artifacts = true;
   options.arguments("IMAGE...", 1, -1, Complete::image);
   options.flag("all-tags,a", values->pull.all_tags, "all tags of the repository");
   options.flag("quiet,q", values->pull.quiet, "do not show the progress");
@@ -49,8 +50,9 @@ Action define_pull(OptionSet& options) {
   add_platform_options(options, values->pull.platform, values->os, values->arch, values->variant);
   add_registry_options(options, values->pull);
   options.describe(
-      "IMAGE is a name in a registry, or containers-storage:NAME (podman's own store), oci:, oci-archive:, docker-archive: "
-      "or dir: with a path.");
+      "IMAGE is a name in a registry, or containers-storage:NAME (podman's own store), oci:, oci-archive:, "
+      "docker-archive: "
+      "or dir: with a path. An artifact that is no image is kept as it is.");
   return [values](Invocation& invocation) { return pull(invocation, *values); };
 }
 

@@ -12,6 +12,7 @@
 #include "engine/remove.h"
 #include "engine/store_care.h"
 #include "store/containers.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 #include "store/prune.h"
 
@@ -80,6 +81,12 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
   for (const auto& word : words) {
     try {
       const auto image = store::find_image(layout, word);
+      if (!image) {
+        if (const auto gone = store::remove_artifact(layout, word)) {
+          for (const auto& name : *gone) out += fmt::format("Untagged: {}\n", name);
+          continue;
+        }
+      }
       if (!image && (values.ignore || values.force)) continue;
       if (!image) missing_image(layout, word);
       if (values.force) remove_users(invocation, image->id);

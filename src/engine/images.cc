@@ -41,6 +41,7 @@ std::vector<std::string> pull_arguments(const std::string& name, const PullOptio
   if (options.retry) add("--retry", std::to_string(*options.retry));
   add("--retry-delay", options.retry_delay);
   if (options.all_tags) arguments.emplace_back("--all-tags");
+  if (options.artifacts) arguments.emplace_back("--artifacts");
   arguments.insert(arguments.end(), {"--", name});
   return arguments;
 }
@@ -56,6 +57,10 @@ std::vector<store::ImageRecord> run_pull(Context& context, const std::string& na
   for (const Json& entry : document.at("images")) {
     const std::string digest = entry.at("digest").get<std::string>();
     auto image = store::image_by_manifest(context.layout, digest);
+    if (!image && entry.value("id", "").empty()) {  // an artifact
+      image.emplace();
+      image->digest = digest;
+    }
     if (!image) throw_error("{}: the image was taken away while it was pulled", name);
     emit_event(context, "image", "pull", image->id, entry.value("name", name));
     images.push_back(std::move(*image));

@@ -39,6 +39,7 @@ struct PullOptions {
   std::string policy = "missing";  ///< always, missing, never, newer
   bool quiet = false;
   bool all_tags = false;
+  bool artifacts = false;         ///< what is no image is kept, too: its record has a digest and no id
   std::optional<unsigned> retry;  ///< attempts after the first
   std::string retry_delay;        ///< "" = exponential; a duration otherwise
 };

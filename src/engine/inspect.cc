@@ -539,6 +539,33 @@ Json inspect_image(Context& context, const store::ImageRecord& image) {
   return json;
 }
 
+Json inspect_artifact(const store::ImageList& artifact) {
+  const spec::ImageManifest manifest = spec::parse_manifest(artifact.text, "manifest " + artifact.digest);
+  const auto part = [](const spec::Descriptor& blob) {
+    Json json;
+    json["MediaType"] = blob.media_type;
+    json["Digest"] = blob.digest;
+    json["Size"] = blob.size;
+    if (!blob.annotations.empty()) json["Annotations"] = map_json(blob.annotations);
+    return json;
+  };
+  Json json;
+  json["Digest"] = artifact.digest;
+  json["RepoTags"] = artifact.names;
+  json["ManifestType"] = manifest.media_type;
+  json["ArtifactType"] = manifest.artifact_type.empty() ? manifest.config.media_type : manifest.artifact_type;
+  json["Config"] = part(manifest.config);
+  json["Layers"] = Json::array();
+  std::uint64_t size = manifest.config.size;
+  for (const auto& layer : manifest.layers) {
+    json["Layers"].push_back(part(layer));
+    size += layer.size;
+  }
+  json["Annotations"] = map_json(manifest.annotations);
+  json["Size"] = size;
+  return json;
+}
+
 Json inspect_volume(Context& context, const store::VolumeRecord& volume) {
   Json json;
   json["Name"] = volume.name;

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "store/container_record.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 #include "store/volumes.h"
 
@@ -26,6 +27,8 @@ ContainerSize container_size(Context& context, const store::ContainerRecord& rec
 /// Everything about one container with podman's keys; reads files only (with `size`, one process in S besides).
 /// A key that would need something that kelp does not have is left out rather than filled with a guess.
 OrderedJson inspect_container(Context& context, const store::ContainerRecord& record, bool size);
+/// Of what is no image: its manifest, as far as it has anything to say.
+OrderedJson inspect_artifact(const store::ImageList& artifact);
 OrderedJson inspect_image(Context& context, const store::ImageRecord& image);
 OrderedJson inspect_volume(Context& context, const store::VolumeRecord& volume);
 

@@ -22,7 +22,7 @@ using namespace kelp;
 namespace {
 
 constexpr image::Verb kVerbs[] = {
-    {"pull", "platform authfile creds cert-dir tls-verify policy retry retry-delay", "all-tags no-unpack",
+    {"pull", "platform authfile creds cert-dir tls-verify policy retry retry-delay", "all-tags no-unpack artifacts",
      &image::verb_pull, true},
     {"push", "authfile creds cert-dir tls-verify retry retry-delay format compression-format compression-level",
      "force-compression all", &image::verb_push, false},

@@ -74,13 +74,6 @@ OutgoingBlob pack_again(const store::Layout& layout, const spec::Descriptor& lay
 
 }  // namespace
 
-bool is_artifact(const spec::ImageManifest& manifest) {
-  const std::string& config = manifest.config.media_type;
-  return (!config.empty() && config != spec::media::kConfig && config != spec::media::kDockerConfig) ||
-         std::any_of(manifest.layers.begin(), manifest.layers.end(),
-                     [](const auto& layer) { return !spec::is_layer_type(layer.media_type); });
-}
-
 void convert_manifest(spec::ImageManifest& manifest, bool docker) {
   manifest.media_type = docker ? spec::media::kDockerManifest : spec::media::kManifest;
   if (spec::is_layer_type(manifest.config.media_type) == false &&
@@ -123,7 +116,7 @@ OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& m
   image.manifest_text = store::read_blob(layout, image.digest, spec::kMaxDocumentBytes);
   image.manifest = spec::parse_manifest(image.manifest_text, "manifest " + manifest_digest);
   std::vector<spec::Descriptor>& layers = image.manifest.layers;
-  const OutgoingOptions options = is_artifact(image.manifest) ? OutgoingOptions{} : wanted_options;
+  const OutgoingOptions options = spec::is_artifact(image.manifest) ? OutgoingOptions{} : wanted_options;
 
   // Pack what has to be packed, each distinct blob once, several at a time.
   std::vector<size_t> todo;

@@ -49,10 +49,6 @@ struct OutgoingImage {
 OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& manifest_digest,
                                const OutgoingOptions& options, Progress& progress);
 
-/// Whether a manifest is something else than an image (an attestation, a chart): its blobs are nobody's to unpack or
-/// convert.
-bool is_artifact(const spec::ImageManifest& manifest);
-
 /// The manifest's media types in the words of the other kind. throws UsageError for what v2s2 has no word for
 void convert_manifest(spec::ImageManifest& manifest, bool docker);
 

@@ -17,6 +17,7 @@
 #include "image/take_over.h"
 #include "image/verbs.h"
 #include "store/blobs.h"
+#include "store/image_lists.h"
 
 namespace kelp::image {
 
@@ -54,8 +55,9 @@ class Puller {
   void pull_one(const std::vector<spec::ImageName>& candidates);
   void pull_all_tags(const std::vector<spec::ImageName>& candidates);
   Found find_manifest(const std::vector<spec::ImageName>& candidates);
-  ResolvedImage resolve(Found& found);
+  ResolvedImage resolve(Found& found, std::string list_digest);
   bool fetch_artifact(Found& found);
+  bool pull_artifact(Found& found);
   FetchedManifest choose_manifest(Found& found, std::string& list_digest);
   std::string read_config(Registry& registry, const spec::Descriptor& config);
   struct Draft {
@@ -109,7 +111,10 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
         return;
       }
     }
-    const ResolvedImage image = resolve(found);
+    std::string list_digest;
+    found.top = choose_manifest(found, list_digest);
+    if (pull_artifact(found)) return;
+    const ResolvedImage image = resolve(found, std::move(list_digest));
     // The documents are synced to the disk while the layers come, and published when those are there.
     auto drafts = std::async(std::launch::async, [&] { return draft_documents(image); });
     fetch(found, image);
@@ -156,7 +161,9 @@ std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
       entries.push_back(std::move(entry));
       continue;
     }
-    const ResolvedImage image = resolve(found);
+    std::string list_digest;
+    found.top = choose_manifest(found, list_digest);
+    const ResolvedImage image = resolve(found, std::move(list_digest));
     fetch(found, image);
     publish_documents(draft_documents(image));
     entry.media_type = image.parsed.media_type;
@@ -175,7 +182,7 @@ bool Puller::fetch_artifact(Found& found) {
   const std::string what = "manifest " + manifest.digest.str();
   if (spec::is_index_document(manifest.text, manifest.media_type, what)) return false;
   const spec::ImageManifest parsed = spec::parse_manifest(manifest.text, what);
-  if (!is_artifact(parsed)) return false;
+  if (!spec::is_artifact(parsed)) return false;
   FetchContext context{.layout = layout_,
                        .supply = supply_from(*found.registry),
                        .map = map_,
@@ -192,6 +199,32 @@ bool Puller::fetch_artifact(Found& found) {
   check_free_space(layout_, blobs);
   fetch_layers(context, blobs);
   store::put_blob(layout_, manifest.digest, manifest.text);
+  return true;
+}
+
+/// A manifest that is no image: it gets its name, nothing is unpacked. false: it is an image, nothing was done.
+bool Puller::pull_artifact(Found& found) {
+  const FetchedManifest& manifest = found.top;
+  const std::string what = "manifest " + manifest.digest.str();
+  if (spec::is_index_document(manifest.text, manifest.media_type, what)) return false;
+  const spec::ImageManifest parsed = spec::parse_manifest(manifest.text, what);
+  // Layers that cannot be unpacked are an image's fault, an artifact says what it is.
+  const std::string& config = parsed.config.media_type;
+  const bool says =
+      !parsed.artifact_type.empty() || (config != spec::media::kConfig && config != spec::media::kDockerConfig);
+  if (!spec::is_artifact(parsed) || !says) return false;
+  const std::string type = parsed.artifact_type.empty() ? config : parsed.artifact_type;
+  if (!request_.artifacts) {
+    throw Error(fmt::format("no container image but an artifact of the type {}", kelp::quoted(type)))
+        .with_hint("kelp pull keeps it, kelp push sends it on");
+  }
+  fetch_artifact(found);
+  store::put_artifact(layout_, found.name.digest.empty() ? found.name.full() : "", found.name.base(),
+                      {.media_type = parsed.media_type, .digest = manifest.digest.str(), .size = manifest.text.size()});
+  store::ImageRecord record;
+  record.digest = manifest.digest.str();
+  result_.images.push_back(std::move(record));
+  result_.names.push_back(found.name.full());
   return true;
 }
 
@@ -280,8 +313,9 @@ std::string Puller::read_config(Registry& registry, const spec::Descriptor& conf
   return registry.small_blob(digest, config.size, spec::kMaxImageConfigBytes);
 }
 
-ResolvedImage Puller::resolve(Found& found) {
-  ResolvedImage image{.manifest = choose_manifest(found, image.list_digest)};
+/// before  found.top is what choose_manifest() gave
+ResolvedImage Puller::resolve(Found& found, std::string list_digest) {
+  ResolvedImage image{.manifest = found.top, .list_digest = std::move(list_digest)};
   const std::string what = "manifest " + image.manifest.digest.str();
   if (spec::is_index_document(image.manifest.text, image.manifest.media_type, what)) {
     throw_error("{}: an index inside an index", what);
@@ -392,6 +426,7 @@ std::string verb_pull(VerbRequest& request) {
   pull_request.policy = arguments.value("policy").value_or("always");
   pull_request.all_tags = arguments.flag("all-tags");
   pull_request.unpack = !arguments.flag("no-unpack");
+  pull_request.artifacts = arguments.flag("artifacts");
   pull_request.registry = registry_options(arguments);
   Http http(http_options(arguments));
   const RegistryPolicy policy = RegistryPolicy::load();

@@ -21,12 +21,13 @@ struct PullRequest {
   spec::Platform platform;
   std::string policy = "always";  ///< always, missing, newer
   bool all_tags = false;
-  bool unpack = true;  ///< false: keep blobs only
+  bool unpack = true;      ///< false: keep blobs only
+  bool artifacts = false;  ///< what is no image is kept as it is; false: it is refused
   RegistryOptions registry;
 };
 
 struct PullResult {
-  std::vector<store::ImageRecord> images;  ///< one, or one per tag
+  std::vector<store::ImageRecord> images;  ///< one, or one per tag; an artifact has a digest only
   std::vector<std::string> names;          ///< the name asked for, in full, of each image
   std::vector<std::string> warnings;
 };

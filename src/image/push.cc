@@ -227,6 +227,14 @@ std::string push_to_files(VerbRequest& request, const store::ImageRecord& image,
   return image.digest;
 }
 
+/// As far as a push needs it.
+store::ImageRecord as_image(const store::ImageList& artifact) {
+  store::ImageRecord record;
+  record.digest = artifact.digest;
+  record.names = artifact.names;
+  return record;
+}
+
 spec::ImageName default_target(const store::ImageRecord& image, const std::string& word) {
   for (const spec::ImageName& candidate : spec::local_candidates(word)) {
     const std::string full = candidate.full();
@@ -256,10 +264,12 @@ std::string verb_push(VerbRequest& request) {
     digest = pusher.push_index(list->text, list->media_type, arguments.boolean("all").value_or(true),
                                outgoing_options(arguments));
   } else {
-    const store::ImageRecord image = store::require_image(request.layout, word);
+    const auto artifact = store::find_artifact(request.layout, word);
+    const store::ImageRecord image = artifact ? as_image(*artifact) : store::require_image(request.layout, word);
     id = image.id;
     const TransportName transport = target_word.empty() ? TransportName{} : parse_transport(target_word);
     if (transport.transport != "docker") {
+      if (artifact) throw_usage("an artifact can be pushed to registries only");
       digest = push_to_files(request, image, transport);
     } else {
       const spec::ImageName target =

@@ -25,6 +25,7 @@
 #include "image/workers.h"
 #include "store/blobs.h"
 #include "store/image_index.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 #include "store/prune.h"
 #include "sys/directory.h"
@@ -53,6 +54,15 @@ std::set<std::string> damaged_blobs(const store::Layout& layout, const std::vect
     damaged.insert(blobs[i].str());  // or the disk cannot read it
   });
   return damaged;
+}
+
+/// A pulled artifact needs no record.
+bool is_kept_artifact(const store::Layout& layout, const std::string& digest) {
+  try {
+    return store::find_artifact(layout, digest).has_value();
+  } catch (const Error&) {  // the document is damaged or missing, which is told elsewhere
+    return false;
+  }
 }
 
 class Verifier {
@@ -184,7 +194,7 @@ void Verifier::check_document(const store::IndexEntry& entry, const std::string&
       unreadable_ = true;
       return;
     }
-    if (is_artifact(manifest)) return;
+    if (spec::is_artifact(manifest)) return;
     const spec::ImageConfig config = spec::parse_image_config(
         store::read_blob(layout_, DigestName::require(manifest.config.digest), spec::kMaxImageConfigBytes),
         "config " + manifest.config.digest);
@@ -211,7 +221,7 @@ void Verifier::check_records() {
     } catch (const Error& error) {
       log::debug("{}", error.message());
     }
-    if (good) continue;
+    if (good || (entry.id.empty() && is_kept_artifact(layout_, entry.manifest))) continue;
     StoreProblem& found = problem("record", entry.manifest, entry.name.empty() ? "missing" : "missing: " + entry.name);
     if (!options_.repair) continue;
     try {
@@ -335,11 +345,11 @@ StoreReport verify_store(const store::Layout& layout, Http& http, const Registry
 std::string verb_store_verify(VerbRequest& request) {
   request.arguments.need_positional(0, 0);
   const store::StoreUse use(request.layout);
-  Http http(http_options(request.arguments));
   if (request.arguments.flag("blobs")) {
     const auto damaged = damaged_blobs(request.layout, store::list_blobs(request.layout), request.progress);
     return nlohmann::ordered_json{{"v", 1}, {"damaged", damaged}}.dump();
   }
+  Http http(http_options(request.arguments));
   VerifyOptions options;
   options.repair = request.arguments.flag("repair");
   options.registry = registry_options(request.arguments);

@@ -355,6 +355,13 @@ bool is_index_document(std::string_view text, std::string_view media_type, std::
   root.fail("is neither an image manifest nor an image index");
 }
 
+bool is_artifact(const ImageManifest& manifest) {
+  const std::string& config = manifest.config.media_type;
+  return (!config.empty() && config != media::kConfig && config != media::kDockerConfig) ||
+         std::any_of(manifest.layers.begin(), manifest.layers.end(),
+                     [](const Descriptor& layer) { return !is_layer_type(layer.media_type); });
+}
+
 ImageIndex parse_index(std::string_view text, std::string_view what) {
   const json value = load(text, what, kMaxDocumentBytes);
   const Place root(value, what, "");

@@ -126,6 +126,10 @@ ImageIndex parse_index(std::string_view text, std::string_view what);
 ImageManifest parse_manifest(std::string_view text, std::string_view what);
 ImageConfig parse_image_config(std::string_view text, std::string_view what);
 
+/// Whether a manifest is something else than an image (an attestation, a chart): its blobs are nobody's to unpack or
+/// convert.
+bool is_artifact(const ImageManifest& manifest);
+
 /// Canonical: compact, members in the order of the specification, empty optional members left out. The same
 /// value always gives the same bytes.
 std::string print_index(const ImageIndex& index);

@@ -28,9 +28,11 @@ constexpr const char* kRefName = "org.opencontainers.image.ref.name";
 constexpr const char* kImageId = "io.github.kelp.image-id";
 constexpr const char* kList = "io.github.kelp.index-digest";
 constexpr const char* kRepos = "io.github.kelp.repositories";
-constexpr std::string_view kCopyMagic = "kelp image names 2 ";
+constexpr const char* kFormer = "io.github.kelp.former-names";
+constexpr std::string_view kCopyMagic = "kelp image names 3 ";
 constexpr std::string_view kCopyWords = kCopyMagic.substr(0, kCopyMagic.size() - 2);  // before the version
 constexpr int kCopyVersion = kCopyMagic[kCopyWords.size()] - '0';
+constexpr size_t kMaxFormer = 32;  ///< a name that a build gives again and again would fill the index
 constexpr size_t kMaxIndex = 64U << 20U;
 const std::string kOciLayout = "{\"imageLayoutVersion\":\"1.0.0\"}";
 
@@ -91,8 +93,8 @@ std::string print_summary(const std::optional<ImageSummary>& summary) {
 std::string print_copy(const std::string& stamp, const std::vector<IndexEntry>& entries) {
   std::string text = stamp + "\n";
   for (const IndexEntry& entry : entries) {
-    text += fmt::format("{} {} {} {} {} {}\n", entry.manifest, dash(entry.id), dash(entry.list), dash(entry.name),
-                        dash(join(entry.repos, ",")), print_summary(entry.summary));
+    text += fmt::format("{} {} {} {} {} {} {}\n", entry.manifest, dash(entry.id), dash(entry.list), dash(entry.name),
+                        dash(join(entry.repos, ",")), dash(join(entry.former, ",")), print_summary(entry.summary));
   }
   return text + "end\n";
 }
@@ -108,18 +110,19 @@ std::optional<std::vector<IndexEntry>> parse_copy(std::string_view text, const s
     const size_t newline = text.find('\n');
     if (newline == std::string_view::npos) return std::nullopt;
     const std::vector<std::string> fields = split(text.substr(0, newline), ' ');
-    if (fields.size() != 10) return std::nullopt;
+    if (fields.size() != 11) return std::nullopt;
     IndexEntry entry;
     entry.manifest = fields[0];
     entry.id = undash(fields[1]);
     entry.list = undash(fields[2]);
     entry.name = undash(fields[3]);
     if (fields[4] != "-") entry.repos = split(fields[4], ',');
-    if (const auto size = to_int(fields[5], 0)) {
+    if (fields[5] != "-") entry.former = split(fields[5], ',');
+    if (const auto size = to_int(fields[6], 0)) {
       entry.summary = {
-          .created = undash(fields[6]),
+          .created = undash(fields[7]),
           .size = static_cast<std::uint64_t>(*size),
-          .platform = {.os = undash(fields[7]), .architecture = undash(fields[8]), .variant = undash(fields[9])}};
+          .platform = {.os = undash(fields[8]), .architecture = undash(fields[9]), .variant = undash(fields[10])}};
     }
     result.push_back(std::move(entry));
     text.remove_prefix(newline + 1);
@@ -149,6 +152,9 @@ IndexEntry from_descriptor(const spec::Descriptor& descriptor) {
       entry.list = value;
     } else if (key == kRepos && value.find_first_of(" \n") == std::string::npos) {
       entry.repos = split(value, ',');
+    } else if (key == kFormer && value.find_first_of(" \n") == std::string::npos) {
+      entry.former = split(value, ',');
+      std::erase_if(entry.former, [](const std::string& name) { return checked_name(name).empty(); });
     } else {
       entry.other[key] = value;
     }
@@ -163,6 +169,7 @@ spec::Descriptor to_descriptor(const IndexEntry& entry) {
   if (!entry.id.empty()) descriptor.annotations[kImageId] = entry.id;
   if (!entry.list.empty()) descriptor.annotations[kList] = entry.list;
   if (!entry.repos.empty()) descriptor.annotations[kRepos] = join(entry.repos, ",");
+  if (!entry.former.empty()) descriptor.annotations[kFormer] = join(entry.former, ",");
   if (!entry.platform.os.empty()) descriptor.platform = entry.platform;
   return descriptor;
 }
@@ -197,6 +204,29 @@ void keep_summaries(const Layout& layout, std::vector<IndexEntry>& entries) {
   }
   for (IndexEntry& entry : entries) {
     if (const auto found = known.find(entry.manifest); found != known.end()) entry.summary = *found->second;
+  }
+}
+
+/// What the rows of one image share: its id, or the manifest of what is no image.
+const std::string& image_key(const IndexEntry& entry) { return entry.id.empty() ? entry.manifest : entry.id; }
+
+/// Names that an image had before a change and has no more.
+void note_former_names(const std::vector<IndexEntry>& before, std::vector<IndexEntry>& now) {
+  std::map<std::string, std::vector<std::string>> known;
+  const auto add = [&](const IndexEntry& entry, const std::string& name) {
+    std::vector<std::string>& names = known[image_key(entry)];
+    if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const auto* entries : {&before, const_cast<const std::vector<IndexEntry>*>(&now)}) {
+    for (const IndexEntry& entry : *entries)
+      for (const std::string& name : entry.former) add(entry, name);
+  }
+  for (const IndexEntry& entry : before) add(entry, entry.name);
+  for (const IndexEntry& entry : now) std::erase(known[image_key(entry)], entry.name);
+  for (IndexEntry& entry : now) {
+    std::vector<std::string>& names = known[image_key(entry)];
+    if (names.size() > kMaxFormer) names.erase(names.begin(), names.end() - kMaxFormer);
+    entry.former = names;
   }
 }
 
@@ -236,7 +266,9 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
     return spec::print_index(index);
   };
   const std::string before = print();
+  const std::vector<IndexEntry> old = entries;
   edit(entries);
+  note_former_names(old, entries);
   const std::string after = print();
   const auto publish = [&] {
     sys::mkdirs(layout.image_records(), 0700);
@@ -285,7 +317,7 @@ void place_name(std::vector<IndexEntry>& entries, const IndexEntry& fresh) {
   for (IndexEntry& entry : entries) {
     if (entry.name == fresh.name && entry.manifest == fresh.manifest) return merge(entry);
   }
-  take_name(entries, fresh.name);
+  if (!fresh.name.empty()) take_name(entries, fresh.name);
   for (IndexEntry& entry : entries) {
     if (entry.name.empty() && entry.manifest == fresh.manifest) return merge(entry);
   }

@@ -25,10 +25,11 @@ struct IndexEntry {
   std::string manifest;  ///< "sha256:…"
   std::string media_type;
   std::uint64_t size = 0;
-  std::string id;                  ///< hex of the config digest; "" = written by another tool
-  std::string list;                ///< digest of the image index it came from
-  std::string name;                ///< full name, "" = none
-  std::vector<std::string> repos;  ///< repositories that its digests are known in
+  std::string id;                   ///< hex of the config digest; "" = written by another tool
+  std::string list;                 ///< digest of the image index it came from
+  std::string name;                 ///< full name, "" = none
+  std::vector<std::string> repos;   ///< repositories that its digests are known in
+  std::vector<std::string> former;  ///< names that its image (or index) has had and has no more, oldest first
   spec::Platform platform;
   spec::StringMap other;  ///< annotations of other tools, kept as they are
   std::optional<ImageSummary> summary;

@@ -525,3 +525,52 @@ def test_policy_json(bare_kelp, registry, busybox_layout, policy, says):
         bare_kelp("pull", "-q", PLAIN, name)
     if policy.get("default", [{}])[0].get("type") == "reject":
         bare_kelp.fails("pull", "-q", f"oci:{busybox_layout}:latest", says="rejected by")
+
+
+def lone_artifact(place, name):
+    """An OCI layout of one manifest that is no image: a model, a chart, whatever."""
+    config, data = b"{}", noise("a", 70_000)
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": images.OCI_MANIFEST, "artifactType": "application/vnd.example.model",
+                           "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(config), "size": 2},
+                           "layers": [{"mediaType": "application/vnd.example.weights", "digest": digest(data), "size": len(data),
+                                       "annotations": {"org.opencontainers.image.title": "weights.bin"}}],
+                           "annotations": {"made": "here"}}).encode()
+    layout = place / name
+    (layout / "blobs/sha256").mkdir(parents=True)
+    for blob in (config, data, manifest):
+        (layout / "blobs/sha256" / digest(blob).split(":")[1]).write_bytes(blob)
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [
+        {"mediaType": images.OCI_MANIFEST, "digest": digest(manifest), "size": len(manifest),
+         "annotations": {images.REF_NAME: "x"}}]}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return layout, manifest, data
+
+
+def test_a_lone_artifact(bare_kelp, registry, place):
+    """What is no image is pulled, looked at, pushed and removed, and is the same byte for byte all the way."""
+    layout, manifest, data = lone_artifact(place, "model")
+    source, again = f"{registry.address}/model:1", f"{registry.address}/model-again:1"
+    skopeo("copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:x", f"docker://{source}")
+    assert bare_kelp("pull", "-q", PLAIN, source).text == digest(manifest)
+    assert (bare_kelp.store / "blobs/sha256" / digest(manifest).split(":")[1]).read_bytes() == manifest
+    bare_kelp("store", "gc")
+    bare_kelp("store", "verify")
+    for name in (source, digest(manifest), f"{registry.address}/model@{digest(manifest)}"):
+        (found,) = json.loads(bare_kelp("image", "inspect", name).out)
+        assert found["ArtifactType"] == "application/vnd.example.model" and found["RepoTags"] == [source]
+        assert found["Layers"] == [{"MediaType": "application/vnd.example.weights", "Digest": digest(data), "Size": len(data),
+                                    "Annotations": {"org.opencontainers.image.title": "weights.bin"}}]
+    bare_kelp("image", "exists", source)
+    bare_kelp("push", "-q", PLAIN, source, again)
+    there, _ = remote(again)
+    assert there == json.loads(manifest)
+    bare_kelp.fails("push", "-q", source, f"oci:{place}/out", says="registries only")
+    bare_kelp.fails("run", "--rm", PLAIN, source, "x", says="no container image but an artifact of the type",
+                    hint="kelp pull keeps it")
+    assert bare_kelp("images", "-q").text == ""
+    assert bare_kelp("rmi", source).text == f"Untagged: {source}"
+    assert not (bare_kelp.store / "blobs/sha256" / digest(data).split(":")[1]).exists()
+    assert bare_kelp("pull", "-q", PLAIN, f"{registry.address}/model@{digest(manifest)}").text == digest(manifest)
+    bare_kelp("image", "inspect", digest(manifest))
+    bare_kelp("rmi", digest(manifest))
+    assert not (bare_kelp.store / "blobs/sha256" / digest(data).split(":")[1]).exists()
