@@ -20,7 +20,7 @@ namespace kelp::cli {
 namespace {
 
 struct ImagesCommand {
-  bool all = false, digests = false, no_heading = false, no_trunc = false, quiet = false, tree = false;
+  bool all = false, digests = false, history = false, no_heading = false, no_trunc = false, quiet = false, tree = false;
   Strings filters;
   std::string format, sort = "created";
 };
@@ -36,6 +36,13 @@ std::string image_id(const store::ImageRecord& image, bool whole) {
   return whole ? "sha256:" + image.id : image.id.substr(0, 12);
 }
 
+/// All names that it has or has had, as podman calls it.
+Strings name_history(const store::ImageRecord& image) {
+  Strings names = image.names;
+  names.insert(names.end(), image.former.begin(), image.former.end());
+  return names;
+}
+
 Json template_row(const Line& line, const ImagesCommand& values) {
   const store::ImageRecord& image = *line.image;
   const auto created = line.created;
@@ -46,6 +53,7 @@ Json template_row(const Line& line, const ImagesCommand& values) {
   json["Digest"] = image.digest;
   json["Created"] = age(created);
   json["Size"] = human_size(image.size);
+  json["History"] = join(name_history(image), ", ");
   if (values.format.empty()) return json;  // the columns of the table
   json["Id"] = image.id;
   json["CreatedSince"] = age(created);
@@ -81,7 +89,7 @@ Json json_row(const store::ImageRecord& image, const std::vector<store::Containe
   if (image.names.empty()) json["Dangling"] = true;
   if (!image.names.empty()) json["Names"] = image.names;
   json["Digest"] = image.digest;
-  if (!image.names.empty()) json["History"] = image.names;
+  if (const Strings history = name_history(image); !history.empty()) json["History"] = history;
   json["Created"] = std::chrono::duration_cast<std::chrono::seconds>(created.time_since_epoch()).count();
   json["CreatedAt"] = image.created;
   return json;
@@ -180,6 +188,7 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
   how.columns = {{"Repository", "REPOSITORY"}, {"Tag", "TAG"}};
   if (values.digests) how.columns.push_back({"Digest", "DIGEST"});
   how.columns.insert(how.columns.end(), {{"ID", "IMAGE ID"}, {"Created", "CREATED"}, {"Size", "SIZE"}});
+  if (values.history) how.columns.push_back({"History", "HISTORY"});
   how.headings = {{"CreatedSince", "CREATED"}, {"Id", "IMAGE ID"}};
   Json rows = Json::array();
   for (const Line& line : lines) rows.push_back(template_row(line, values));
@@ -198,6 +207,7 @@ Action define_images(OptionSet& options) {
                "images that fit: dangling=true, reference=nginx*, label=key, ...");
   options.text("format", values->format, "FORMAT", "json, table, or a Go template for each image");
   options.flag("noheading,n", values->no_heading, "leave out the headings");
+  options.flag("history", values->history, "show the names that an image has or has had");
   options.flag("no-trunc", values->no_trunc, "show IDs in full length");
   options.flag("quiet,q", values->quiet, "show IDs only");
   options.flag("tree", values->tree, "show each image with its layers");

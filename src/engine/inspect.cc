@@ -535,7 +535,9 @@ Json inspect_image(Context& context, const store::ImageRecord& image) {
     history.push_back(std::move(line));
   }
   json["History"] = std::move(history);
-  json["NamesHistory"] = image.names;
+  std::vector<std::string> names = image.names;
+  names.insert(names.end(), image.former.begin(), image.former.end());
+  json["NamesHistory"] = std::move(names);
   return json;
 }
 

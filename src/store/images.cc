@@ -122,6 +122,7 @@ std::optional<ImageRecord> assemble(const Layout& layout, const std::vector<Inde
     if (entry.id != record->id) continue;
     add_once(record->names, entry.name);
     for (const std::string& repo : entry.repos) add_once(record->repos, repo);
+    record->former = entry.former;
     if (!entry.name.empty()) add_once(record->repos, base_of(entry.name));
     if (entry.manifest == record->digest && record->list_digest.empty()) record->list_digest = entry.list;
   }
@@ -242,6 +243,7 @@ std::vector<ImageRecord> list_images(const Layout& layout, bool brief) {
     ImageRecord& record = found->second;
     add_once(record.names, entry.name);
     for (const std::string& repo : entry.repos) add_once(record.repos, repo);
+    record.former = entry.former;
     if (!entry.name.empty()) add_once(record.repos, base_of(entry.name));
     if (entry.manifest == record.digest && record.list_digest.empty()) record.list_digest = entry.list;
   }

@@ -32,13 +32,14 @@ struct ImageLayer {
 
 struct ImageRecord {
   static constexpr int kSchema = 1;
-  std::string id;                  ///< hex of the config digest
-  std::string digest;              ///< "sha256:…" of the manifest
-  std::string list_digest;         ///< of the index it was chosen from, "" = none
-  std::vector<std::string> names;  ///< full names "docker.io/library/nginx:latest"; empty = dangling
-  std::vector<std::string> repos;  ///< "docker.io/library/nginx": where its digests are known, also without a tag
-  std::string created;             ///< RFC 3339 as in the config
-  std::uint64_t size = 0;          ///< bytes: config plus unpacked layer tars where known, else blobs
+  std::string id;                   ///< hex of the config digest
+  std::string digest;               ///< "sha256:…" of the manifest
+  std::string list_digest;          ///< of the index it was chosen from, "" = none
+  std::vector<std::string> names;   ///< full names "docker.io/library/nginx:latest"; empty = dangling
+  std::vector<std::string> repos;   ///< "docker.io/library/nginx": where its digests are known, also without a tag
+  std::vector<std::string> former;  ///< names that it has had and has no more, oldest first
+  std::string created;              ///< RFC 3339 as in the config
+  std::uint64_t size = 0;           ///< bytes: config plus unpacked layer tars where known, else blobs
   spec::Platform platform;
   std::string author;
   spec::ImageRunConfig config;

@@ -310,3 +310,23 @@ def test_trees_of_all_images(bare_kelp, place):
 def test_signatures_are_refused_clearly(bare_kelp):
     for command in (("trust", "show"), ("trust", "set", "default", "-t", "reject"), ("sign", "busybox")):
         bare_kelp.fails("image", *command, says="signatures", hint="policy.json")
+
+
+def test_names_that_an_image_had(kelp, place):
+    """podman's --history: the names now, then those it has lost."""
+    kelp("tag", "busybox", "localhost/second:1")
+    kelp("untag", "busybox", "localhost/second:1")
+    kelp("tag", "busybox", "localhost/third:1")
+    kelp("load", "-q", "-i", images.busybox_image([images.LayerTar().file("f", "new")]).write_archive(place / "n.tar", "localhost/third:1"))
+    lines = kelp("images", "--history", "busybox").lines
+    assert lines[0].split()[-1] == "HISTORY"
+    assert lines[1].endswith("localhost/busybox:latest, localhost/second:1, localhost/third:1")
+    assert "HISTORY" not in kelp("images").out
+    assert kelp("images", "--format", "{{.History}}", "third").text == "localhost/third:1"
+    (one,) = json.loads(kelp("images", "--format", "json", "busybox").out)
+    assert one["History"] == ["localhost/busybox:latest", "localhost/second:1", "localhost/third:1"]
+    (record,) = json.loads(kelp("image", "inspect", "busybox").out)
+    assert record["NamesHistory"] == one["History"]
+    kelp("tag", "busybox", "localhost/second:1")  # a name that comes back is no former one
+    assert kelp("images", "--format", "{{.History}}", "second").text == \
+        "localhost/busybox:latest, localhost/second:1, localhost/third:1"
