@@ -139,6 +139,13 @@ struct Taken {
   size_t nameless = 0;
 };
 
+/// Under each name that it has there or would get here: one asked for by digest has only a repository.
+void check_policy(const SignaturePolicy& policy, const ContainersStorage& storage, const ForeignImage& image) {
+  for (const std::string& name : image.names) policy.check_stored(storage.driver(), storage.root(), name);
+  for (const std::string& repo : image.repos) policy.check_stored(storage.driver(), storage.root(), repo);
+  if (image.names.empty() && image.repos.empty()) policy.check_stored(storage.driver(), storage.root(), "");
+}
+
 /// Every image with a name; one that cannot be read does not keep the others from coming.
 template <typename Find>
 Taken take_all(TakeOverContext& context, const std::vector<std::string>& ids, const Find& find) {
@@ -220,8 +227,7 @@ std::string pull_stored_image(VerbRequest& request) {
     const ForeignImage image =
         storage.find(name.image, platform ? spec::parse_platform(*platform) : spec::host_platform());
     const SignaturePolicy policy = SignaturePolicy::load();
-    for (const std::string& one : image.names) policy.check_stored(storage.driver(), storage.root(), one);
-    if (image.names.empty()) policy.check_stored(storage.driver(), storage.root(), "");
+    check_policy(policy, storage, image);
     request.progress.status(fmt::format("Reading {} in {}...", name.image, storage.root()));
     TakeOverContext context{.layout = request.layout,
                             .map = request.map,
@@ -260,7 +266,7 @@ std::string verb_take_over(VerbRequest& request) {
     where = storage.root();
     taken = take_all(context, storage.image_ids(), [&](const std::string& id) {
       ForeignImage image = storage.find("@" + id, spec::host_platform());
-      for (const std::string& name : image.names) policy.check_stored(storage.driver(), storage.root(), name);
+      check_policy(policy, storage, image);
       return image;
     });
   } else if (owner == "docker") {

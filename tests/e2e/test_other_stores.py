@@ -203,6 +203,8 @@ def test_a_store_that_was_changed_or_lacks_something(overlay, bare_kelp, place):
 
 def test_a_policy_holds_for_a_store(overlay, bare_kelp, place):
     name = overlay.add(images.busybox_image().write_layout(place / "l"), "localhost/no:1")
+    (stored,) = overlay.list_of("images")
+    by_digest = name.removesuffix(":1") + "@" + stored["digest"]
     directory = bare_kelp.config / "containers"
     directory.mkdir(exist_ok=True)
     accept = [{"type": "insecureAcceptAnything"}]
@@ -210,6 +212,7 @@ def test_a_policy_holds_for_a_store(overlay, bare_kelp, place):
         (directory / "policy.json").write_text(json.dumps({
             "default": accept, "transports": {"containers-storage": {scope: [{"type": "reject"}]}}}))
         bare_kelp.fails("pull", "-q", name, says="rejected by")
+        bare_kelp.fails("pull", "-q", by_digest, says="rejected by")
     (directory / "policy.json").write_text(json.dumps({"default": accept}))
     bare_kelp("pull", "-q", name)
 
