@@ -1,6 +1,7 @@
 #include "monitor/monitor.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -87,6 +88,7 @@ int Monitor::run() {
     return error.exit_code();
   }
   for (;;) {
+    ::malloc_trim(0);   // what the start needed and a wait of days does not
     watch_container();  // 4. streams and clients until the first process ends
     record_end();       // 5. on disk before anybody is told
     streams_.drain();
