@@ -1,11 +1,11 @@
 #include "image/auth.h"
 
-#include <array>
 #include <cstdint>
 #include <cstdlib>
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/program_path.h"
@@ -19,7 +19,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// Docker Hub's key in files that docker wrote.
 constexpr std::string_view kHubKey = "https://index.docker.io/v1/";
 constexpr size_t kMaxAuthFile = 1 << 20;
@@ -223,50 +222,6 @@ std::vector<Challenge> parse_challenges(std::string_view header) {
 
 std::string basic_authorization(const Credentials& credentials) {
   return "Basic " + base64_encode(credentials.user + ":" + credentials.password);
-}
-
-std::string base64_encode(std::string_view bytes) {
-  std::string result;
-  result.reserve((bytes.size() + 2) / 3 * 4);
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const size_t left = std::min<size_t>(3, bytes.size() - i);
-    std::uint32_t group = 0;
-    for (size_t k = 0; k < 3; ++k) {
-      group = group << 8 | (k < left ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    }
-    for (size_t k = 0; k < 4; ++k) {
-      result += k <= left ? kAlphabet[group >> (18 - 6 * k) & 63] : '=';
-    }
-  }
-  return result;
-}
-
-std::optional<std::string> base64_decode(std::string_view text) {
-  while (!text.empty() && text.back() == '=') text.remove_suffix(1);
-  // A table: whole archives come this way (transports/tar_split), not passwords only.
-  static const auto values = [] {
-    std::array<std::int8_t, 256> table{};
-    table.fill(-1);
-    for (size_t i = 0; i < kAlphabet.size(); ++i)
-      table[static_cast<unsigned char>(kAlphabet[i])] = static_cast<std::int8_t>(i);
-    return table;
-  }();
-  std::string result;
-  result.reserve(text.size() / 4 * 3 + 2);
-  std::uint32_t group = 0;
-  unsigned bits = 0;
-  for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
-    if (value < 0) return std::nullopt;
-    group = group << 6 | static_cast<std::uint32_t>(value);
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      result += static_cast<char>(group >> bits & 0xff);
-    }
-  }
-  if (bits == 6) return std::nullopt;
-  return result;
 }
 
 }  // namespace kelp::image

@@ -48,8 +48,4 @@ std::vector<Challenge> parse_challenges(std::string_view header);
 /// "Basic dXNlcjpwYXNz"
 std::string basic_authorization(const Credentials& credentials);
 
-std::string base64_encode(std::string_view bytes);
-/// nullopt unless the whole text is base64 (standard alphabet; padding may be missing).
-std::optional<std::string> base64_decode(std::string_view text);
-
 }  // namespace kelp::image

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -48,35 +49,6 @@ bool checksum_fits(const char* block) {
   const std::string text = text_field(block, kChecksum);
   const auto want = to_octal(trim(text), 0777777);
   return want && (*want == as_unsigned || *want == as_signed);
-}
-
-std::optional<std::string> base64(std::string_view text) {
-  std::string result;
-  unsigned bits = 0;
-  unsigned value = 0;
-  for (const char c : text) {
-    unsigned digit = 0;
-    if (c >= 'A' && c <= 'Z') {
-      digit = static_cast<unsigned>(c - 'A');
-    } else if (c >= 'a' && c <= 'z') {
-      digit = static_cast<unsigned>(c - 'a') + 26;
-    } else if (c >= '0' && c <= '9') {
-      digit = static_cast<unsigned>(c - '0') + 52;
-    } else if (c == '+' || c == '/') {
-      digit = c == '+' ? 62 : 63;
-    } else if (c == '=') {
-      break;
-    } else {
-      return std::nullopt;
-    }
-    value = value << 6U | digit;
-    bits += 6;
-    if (bits >= 8) {
-      bits -= 8;
-      result += static_cast<char>(value >> bits & 0xffU);
-    }
-  }
-  return result;
 }
 
 /// "%41" as in LIBARCHIVE.xattr names.
@@ -299,7 +271,7 @@ void TarReader::apply_records(const Records& records, TarEntry& entry) {
       continue;
     }
     if (starts_with(key, kLibarchive)) {
-      auto decoded = base64(value);
+      auto decoded = base64_decode(value);
       if (!decoded) fail(fmt::format("pax header: {} is not base64", key));
       entry.xattrs.emplace(url_decoded(key.substr(kLibarchive.size())), std::move(*decoded));
       continue;

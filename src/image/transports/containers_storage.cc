@@ -9,11 +9,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/digest_name.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "base/toml.h"
-#include "image/auth.h"
 #include "spec/image_name.h"
 #include "sys/caller_id.h"
 #include "sys/idmap.h"

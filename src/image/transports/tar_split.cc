@@ -12,9 +12,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "image/auth.h"
 #include "sys/safe_path.h"
 
 namespace kelp::image {

@@ -7,20 +7,6 @@
 using namespace kelp;
 using namespace kelp::image;
 
-TEST_CASE("base64") {
-  CHECK(base64_encode("") == "");
-  CHECK(base64_encode("f") == "Zg==");
-  CHECK(base64_encode("fo") == "Zm8=");
-  CHECK(base64_encode("foobar") == "Zm9vYmFy");
-  CHECK(base64_encode("\xff\xfe\xfd") == "//79");
-  CHECK(base64_decode("Zm8=") == "fo");
-  CHECK(base64_decode("Zm8") == "fo");
-  CHECK(base64_decode("//79") == "\xff\xfe\xfd");
-  CHECK(base64_decode("") == "");
-  CHECK_FALSE(base64_decode("Z"));
-  CHECK_FALSE(base64_decode("Zm8*"));
-}
-
 TEST_CASE("challenges of a WWW-Authenticate header") {
   SUBCASE("bearer with quoted parameters") {
     const auto challenges = parse_challenges(

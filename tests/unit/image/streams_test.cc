@@ -7,27 +7,12 @@
 #include "base/error.h"
 #include "image/compression.h"
 #include "image/digest.h"
+#include "image/text_source.h"
 
 using kelp::Error;
 using namespace kelp::image;
 
 namespace {
-
-/// Gives a text in small pieces.
-class TextSource : public Source {
- public:
-  TextSource(std::string text, size_t piece) : text_(std::move(text)), piece_(piece) {}
-  size_t read(void* buffer, size_t size) override {
-    const size_t count = std::min({size, piece_, text_.size() - at_});
-    std::memcpy(buffer, text_.data() + at_, count);
-    at_ += count;
-    return count;
-  }
-
- private:
-  std::string text_;
-  size_t piece_, at_ = 0;
-};
 
 class TextSink : public Sink {
  public:
