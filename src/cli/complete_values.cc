@@ -86,31 +86,25 @@ Strings running_ids(const store::Layout& layout) {
   return ids;
 }
 
-/// The container that a name in the index stands for, "" when it has gone.
-std::string id_behind(const Directory& names, const std::string& name) {
-  char link[128];
-  const ssize_t length = ::readlinkat(::dirfd(names.get()), name.c_str(), link, sizeof link);
-  if (length <= 0) return {};
-  const std::string_view target(link, static_cast<size_t>(length));
-  return std::string(target.substr(target.rfind('/') + 1));
-}
-
 /// To read the record of a container costs as much as to read so many links.
 constexpr size_t kLinksPerRecord = 20;
 
 /// id of each running container by its name: from their records where they are few among many, else from all links.
-std::map<std::string, std::string> running_names(const store::Layout& layout, const Directory& names,
-                                                 const Strings& all) {
+std::map<std::string, std::string> running_names(const store::Layout& layout, const Strings& all) {
   std::map<std::string, std::string> found;
   const Strings alive = running_ids(layout);
   if (alive.size() * kLinksPerRecord < all.size()) {
-    for (const std::string& id : alive)
-      if (const auto record = store::find(layout, id)) found[record->name] = id;
+    for (const std::string& id : alive) {
+      try {
+        if (const auto record = store::find(layout, id)) found[record->name] = id;
+      } catch (const Error&) {  // a damaged record does not keep the others from being offered
+      }
+    }
     return found;
   }
   for (const std::string& name : all) {
-    const std::string id = id_behind(names, name);
-    if (std::binary_search(alive.begin(), alive.end(), id)) found[name] = id;
+    const auto id = store::id_of_name(layout, name);
+    if (id && std::binary_search(alive.begin(), alive.end(), *id)) found[name] = *id;
   }
   return found;
 }
@@ -119,12 +113,9 @@ std::map<std::string, std::string> running_names(const store::Layout& layout, co
 /// offered to whoever has begun to type one.
 Candidates containers(const std::string& begin, State wanted, const store::Layout& layout) {
   Candidates found, ids;
-  const Directory names = open_directory(layout.names());
-  Strings all;
-  while (const dirent* entry = names ? ::readdir(names.get()) : nullptr)
-    if (entry->d_name[0] != '.') all.emplace_back(entry->d_name);
+  const Strings all = store::names(layout);
   const bool by_id = begin.size() >= 2 && begin.find_first_not_of("0123456789abcdef") == std::string::npos;
-  const auto running = running_names(layout, names, all);
+  const auto running = running_names(layout, all);
   for (const std::string& name : all) {
     if (!by_id && !starts_with(name, begin)) continue;
     const auto one = running.find(name);
@@ -132,9 +123,8 @@ Candidates containers(const std::string& begin, State wanted, const store::Layou
     if ((wanted == State::running || wanted == State::paused) && !runs) continue;
     if (wanted == State::stopped && runs) continue;
     if (wanted == State::paused && !is_paused(layout, one->second)) continue;
-    const char* const help = runs ? "running" : "not running";
-    add(found, begin, name, help);
-    if (by_id) add(ids, begin, (runs ? one->second : id_behind(names, name)).substr(0, 12), name);
+    add(found, begin, name, runs ? "running" : "not running");
+    if (by_id) add(ids, begin, store::id_of_name(layout, name).value_or("").substr(0, 12), name);
   }
   return found.empty() ? ids : found;
 }

@@ -36,13 +36,6 @@ std::string image_id(const store::ImageRecord& image, bool whole) {
   return whole ? "sha256:" + image.id : image.id.substr(0, 12);
 }
 
-/// All names that it has or has had, as podman calls it.
-Strings name_history(const store::ImageRecord& image) {
-  Strings names = image.names;
-  names.insert(names.end(), image.former.begin(), image.former.end());
-  return names;
-}
-
 Json template_row(const Line& line, const ImagesCommand& values) {
   const store::ImageRecord& image = *line.image;
   const auto created = line.created;
@@ -53,7 +46,7 @@ Json template_row(const Line& line, const ImagesCommand& values) {
   json["Digest"] = image.digest;
   json["Created"] = age(created);
   json["Size"] = human_size(image.size);
-  json["History"] = join(name_history(image), ", ");
+  json["History"] = join(store::name_history(image), ", ");
   if (values.format.empty()) return json;  // the columns of the table
   json["Id"] = image.id;
   json["CreatedSince"] = age(created);
@@ -89,7 +82,7 @@ Json json_row(const store::ImageRecord& image, const std::vector<store::Containe
   if (image.names.empty()) json["Dangling"] = true;
   if (!image.names.empty()) json["Names"] = image.names;
   json["Digest"] = image.digest;
-  if (const Strings history = name_history(image); !history.empty()) json["History"] = history;
+  if (const Strings history = store::name_history(image); !history.empty()) json["History"] = history;
   json["Created"] = std::chrono::duration_cast<std::chrono::seconds>(created.time_since_epoch()).count();
   json["CreatedAt"] = image.created;
   return json;

@@ -535,9 +535,7 @@ Json inspect_image(Context& context, const store::ImageRecord& image) {
     history.push_back(std::move(line));
   }
   json["History"] = std::move(history);
-  std::vector<std::string> names = image.names;
-  names.insert(names.end(), image.former.begin(), image.former.end());
-  json["NamesHistory"] = std::move(names);
+  json["NamesHistory"] = store::name_history(image);
   return json;
 }
 

@@ -28,6 +28,7 @@ struct Found {
   spec::ImageName name;
   std::unique_ptr<Registry> registry;
   FetchedManifest top;
+  std::string list_digest;  ///< of the index that top was chosen from, "" = none
 };
 
 /// The documents of one image, checked against each other.
@@ -36,7 +37,6 @@ struct ResolvedImage {
   spec::ImageManifest parsed;
   std::string config_text;
   spec::ImageConfig config;
-  std::string list_digest;  ///< "" = the name led to the manifest itself
   std::vector<store::ImageLayer> layers;
 };
 
@@ -55,10 +55,10 @@ class Puller {
   void pull_one(const std::vector<spec::ImageName>& candidates);
   void pull_all_tags(const std::vector<spec::ImageName>& candidates);
   Found find_manifest(const std::vector<spec::ImageName>& candidates);
-  ResolvedImage resolve(Found& found, std::string list_digest);
+  ResolvedImage resolve(const Found& found);
   bool fetch_artifact(Found& found);
   bool pull_artifact(Found& found);
-  FetchedManifest choose_manifest(Found& found, std::string& list_digest);
+  void choose_manifest(Found& found);
   std::string read_config(Registry& registry, const spec::Descriptor& config);
   struct Draft {
     DigestName digest;
@@ -111,10 +111,9 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
         return;
       }
     }
-    std::string list_digest;
-    found.top = choose_manifest(found, list_digest);
+    choose_manifest(found);
     if (pull_artifact(found)) return;
-    const ResolvedImage image = resolve(found, std::move(list_digest));
+    const ResolvedImage image = resolve(found);
     // The documents are synced to the disk while the layers come, and published when those are there.
     auto drafts = std::async(std::launch::async, [&] { return draft_documents(image); });
     fetch(found, image);
@@ -161,9 +160,8 @@ std::vector<spec::Descriptor> Puller::fetch_entries(bool all) {
       entries.push_back(std::move(entry));
       continue;
     }
-    std::string list_digest;
-    found.top = choose_manifest(found, list_digest);
-    const ResolvedImage image = resolve(found, std::move(list_digest));
+    choose_manifest(found);
+    const ResolvedImage image = resolve(found);
     fetch(found, image);
     publish_documents(draft_documents(image));
     entry.media_type = image.parsed.media_type;
@@ -282,11 +280,13 @@ Found Puller::find_manifest(const std::vector<spec::ImageName>& candidates) {
   throw Error(join(problems, "; ")).with_hint(hint);
 }
 
-FetchedManifest Puller::choose_manifest(Found& found, std::string& list_digest) {
+/// Of an index, the manifest for the platform takes its place.
+void Puller::choose_manifest(Found& found) {
   const FetchedManifest& top = found.top;
-  if (!spec::is_index_document(top.text, top.media_type, "manifest " + top.digest.str())) return std::move(found.top);
-  list_digest = top.digest.str();
-  const spec::ImageIndex index = spec::parse_index(top.text, "index " + list_digest);
+  found.list_digest.clear();
+  if (!spec::is_index_document(top.text, top.media_type, "manifest " + top.digest.str())) return;
+  found.list_digest = top.digest.str();
+  const spec::ImageIndex index = spec::parse_index(top.text, "index " + found.list_digest);
   const spec::Descriptor* chosen = spec::choose_platform(index, request_.platform);
   if (chosen == nullptr) {
     std::vector<std::string> there;
@@ -300,11 +300,14 @@ FetchedManifest Puller::choose_manifest(Found& found, std::string& list_digest) 
   const DigestName digest = DigestName::require(chosen->digest);
   if (store::has_blob(layout_, digest)) {
     const std::string text = store::read_blob(layout_, digest, spec::kMaxDocumentBytes);
-    if (sha256_of(text) == digest) return {text, chosen->media_type, digest};
+    if (sha256_of(text) == digest) {
+      found.top = {text, chosen->media_type, digest};
+      return;
+    }
   }
   auto manifest = found.registry->manifest(chosen->digest);
   if (!manifest) throw_error("manifest {}: named by the index, but the registry does not have it", chosen->digest);
-  return std::move(*manifest);
+  found.top = std::move(*manifest);
 }
 
 std::string Puller::read_config(Registry& registry, const spec::Descriptor& config) {
@@ -313,9 +316,9 @@ std::string Puller::read_config(Registry& registry, const spec::Descriptor& conf
   return registry.small_blob(digest, config.size, spec::kMaxImageConfigBytes);
 }
 
-/// before  found.top is what choose_manifest() gave
-ResolvedImage Puller::resolve(Found& found, std::string list_digest) {
-  ResolvedImage image{.manifest = found.top, .list_digest = std::move(list_digest)};
+/// before  choose_manifest(found)
+ResolvedImage Puller::resolve(const Found& found) {
+  ResolvedImage image{.manifest = found.top};
   const std::string what = "manifest " + image.manifest.digest.str();
   if (spec::is_index_document(image.manifest.text, image.manifest.media_type, what)) {
     throw_error("{}: an index inside an index", what);
@@ -383,7 +386,7 @@ store::ImageRecord Puller::publish(const Found& found, const ResolvedImage& imag
   } else {
     fresh.repos = {found.name.base()};
   }
-  fresh.list_digest = image.list_digest;
+  fresh.list_digest = found.list_digest;
   fresh.unpacked_size = unpacked_size(image.layers);
   return store::add_image(layout_, fresh);
 }

@@ -30,15 +30,6 @@ namespace {
 std::string drafts(const Layout& layout) { return layout.containers() + "/.new"; }
 std::string name_link(const Layout& layout, std::string_view name) { return layout.names() + "/" + std::string(name); }
 
-std::optional<std::string> id_of_name(const Layout& layout, std::string_view name) {
-  if (name.empty() || name.front() == '.' || name.find('/') != std::string_view::npos) return std::nullopt;
-  char target[PATH_MAX];
-  const ssize_t length = ::readlink(name_link(layout, name).c_str(), target, sizeof target);
-  if (length < 0) return std::nullopt;
-  const std::string id(target, static_cast<size_t>(length));
-  return is_full_id(id) ? std::optional(id) : std::nullopt;
-}
-
 bool is_directory(const std::string& path) {
   struct stat info {};
   return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
@@ -232,28 +223,29 @@ std::vector<ContainerRecord> list_external(const Layout& layout) {
       record = read_record(layout, id);
       if (!foreign(record)) continue;
     } catch (const NewerRecord&) {
-      record = ContainerRecord();
-      record.id = id;
       record.machine = "newer kelp";
     } catch (const SysError& error) {
       // Whoever removes what is listed here must not do so because we are short of descriptors or memory.
       if (error.code() != ENOENT) throw;
-      record.id = id;
     } catch (const Error& error) {
       log::debug("{}", error.what());
-      record = ContainerRecord();
-      record.id = id;
     }
+    record.id = id;
     found.push_back(std::move(record));
   }
   return found;
 }
 
-Strings names(const Layout& layout) {
-  Strings found = sys::names_in(layout.names());
-  std::sort(found.begin(), found.end());
-  return found;
+std::optional<std::string> id_of_name(const Layout& layout, std::string_view name) {
+  if (name.empty() || name.front() == '.' || name.find('/') != std::string_view::npos) return std::nullopt;
+  char target[PATH_MAX];
+  const ssize_t length = ::readlink(name_link(layout, name).c_str(), target, sizeof target);
+  if (length < 0) return std::nullopt;
+  const std::string id(target, static_cast<size_t>(length));
+  return is_full_id(id) ? std::optional(id) : std::nullopt;
 }
+
+Strings names(const Layout& layout) { return sys::names_in(layout.names()); }
 
 ContainerRecord rename_container(const Layout& layout, const ContainerRecord& record, const std::string& new_name) {
   check_name(new_name, "container");

@@ -56,6 +56,8 @@ ContainerRecord get(const Layout& layout, std::string_view name_or_id);
 std::vector<ContainerRecord> list(const Layout& layout);
 /// Names only, sorted: one directory read, for completion.
 Strings names(const Layout& layout);
+/// The container of a name, by its link in the index alone; nullopt: of none.
+std::optional<std::string> id_of_name(const Layout& layout, std::string_view name);
 /// What lies among the containers and is none that list() could give: those of another machine that has the same home,
 /// and directories without a readable record, of which nothing but the id is filled in (and `machine`, where a newer
 /// kelp wrote it, so that it is no remainder).

@@ -217,7 +217,7 @@ void note_former_names(const std::vector<IndexEntry>& before, std::vector<IndexE
     std::vector<std::string>& names = known[image_key(entry)];
     if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   };
-  for (const auto* entries : {&before, const_cast<const std::vector<IndexEntry>*>(&now)}) {
+  for (const auto* entries : {&before, &std::as_const(now)}) {
     for (const IndexEntry& entry : *entries)
       for (const std::string& name : entry.former) add(entry, name);
   }

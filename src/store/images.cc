@@ -256,6 +256,12 @@ std::vector<ImageRecord> list_images(const Layout& layout, bool brief) {
   return result;
 }
 
+std::vector<std::string> name_history(const ImageRecord& image) {
+  std::vector<std::string> names = image.names;
+  names.insert(names.end(), image.former.begin(), image.former.end());
+  return names;
+}
+
 std::vector<std::string> list_image_names(const Layout& layout) {
   std::vector<std::string> result;
   for (const IndexEntry& entry : read_entries(layout)) add_once(result, entry.name);

@@ -51,6 +51,8 @@ struct ImageRecord {
   /// "repo@sha256:…" of every repository that it is known under (manifest's and list's digest), as inspect shows it.
   [[nodiscard]] std::vector<std::string> repo_digests() const;
 };
+/// The names that it has, then those that it has had: podman's "history" of an image's names.
+std::vector<std::string> name_history(const ImageRecord& image);
 
 /// By full or short name (see spec::local_candidates), name@digest, digest, full id or id prefix.
 /// A name wins over an id prefix. throws UsageError when an id prefix is ambiguous
