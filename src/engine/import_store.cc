@@ -61,10 +61,10 @@ std::string list_volumes(Context& context, const std::string& program, const std
 std::optional<std::vector<ForeignVolume>> ask_podman(Context& context, const std::string& root) {
   const std::string program = find_in_path("podman");
   if (program.empty()) return std::nullopt;
-  const Json list = Json::parse(list_volumes(context, program, root), nullptr, false);
-  if (!list.is_array() && !list.is_null()) return std::nullopt;
   std::vector<ForeignVolume> volumes;
   try {
+    const Json list = Json::parse(list_volumes(context, program, root));
+    if (!list.is_array() && !list.is_null()) return std::nullopt;
     for (const Json& item : list) {
       if (item.value("Anonymous", false)) continue;
       ForeignVolume volume;
@@ -79,8 +79,9 @@ std::optional<std::vector<ForeignVolume>> ask_podman(Context& context, const std
       volume.data = item.at("Mountpoint").get<std::string>();
       volumes.push_back(std::move(volume));
     }
-  } catch (const Json::exception& error) {
-    throw_error("podman volume ls: {}", error.what());
+  } catch (const std::exception& error) {  // what it says is of no shape that we know
+    log::debug("podman volume ls: {}", error.what());
+    return std::nullopt;
   }
   return volumes;
 }
@@ -92,8 +93,8 @@ std::vector<ForeignVolume> look_for_volumes(const std::string& root) {
     ForeignVolume volume;
     volume.request.name = name;
     volume.data = root + "/volumes/" + name + "/_data";
-    struct stat info {};  // Docker keeps files of its own beside them
-    if (::stat((root + "/volumes/" + name).c_str(), &info) == 0 && S_ISDIR(info.st_mode))
+    struct stat info {};  // Docker keeps files of its own beside them; a link may lead anywhere
+    if (::lstat((root + "/volumes/" + name).c_str(), &info) == 0 && S_ISDIR(info.st_mode))
       volumes.push_back(std::move(volume));
   }
   return volumes;
@@ -102,7 +103,7 @@ std::vector<ForeignVolume> look_for_volumes(const std::string& root) {
 /// Ids of a store that a user filled are those of S, which we enter; root's are the host's.
 void copy_contents(Context& context, const std::string& from, const std::string& to) {
   const auto copy = [&](const sys::CopyOptions& options) {
-    const Fd source(::open(from.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Fd source(::open(from.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!source) throw_errno("open {}", from);
     const Fd target(::open(to.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!target) throw_errno("open {}", to);

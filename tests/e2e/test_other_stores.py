@@ -342,7 +342,10 @@ def test_all_that_podman_has(podman, bare_kelp, place):
     bare_kelp("store", "verify")
 
 
-def test_what_cannot_be_brought_over(overlay, bare_kelp, place):
+@pytest.mark.parametrize("podman", ["exit 125", "echo no JSON", """echo '[{"Name": 7}]'""",
+                                    """echo '[{"Name": "n", "Mountpoint": "/n", "CreatedAt": "long ago"}]'"""],
+                         ids=["fails", "says-nothing", "another-shape", "no-date"])
+def test_what_cannot_be_brought_over(overlay, bare_kelp, place, podman):
     """The others come; the command says what did not, and fails."""
     good, bad = (images.busybox_image([LayerTar().file("f", text)]) for text in ("good", "bad"))
     overlay.add(good.write_layout(place / "g"), "localhost/good:1")
@@ -353,17 +356,24 @@ def test_what_cannot_be_brought_over(overlay, bare_kelp, place):
     (volumes / "plain/_data").mkdir(parents=True)
     (volumes / "plain/_data/f").write_text("by directory alone")
     (volumes / "empty").mkdir()
+    # Links of whoever filled the store, who may not be the one who brings it over.
+    (place / "host/_data").mkdir(parents=True)
+    (place / "host/_data/secret").write_text("of the host")
+    (volumes / "linked").mkdir()
+    (volumes / "linked/_data").symlink_to(place / "host/_data")
+    (volumes / "away").symlink_to(place / "host")
     # Where podman does not work nobody tells the labels of volumes.
     programs = place / "bin"
     programs.mkdir()
-    (programs / "podman").write_text("#!/bin/sh\nexit 125\n")
+    (programs / "podman").write_text(f"#!/bin/sh\n{podman}\n")
     (programs / "podman").chmod(0o755)
     done = bare_kelp("system", "import", "--store", overlay.root, "podman", code=125,
                      env={"PATH": f"{programs}:{bare_kelp.env['PATH']}"})
     assert done.lines == ["image localhost/good:1", "volume plain"]
     assert "image " in done.err and "wrong digest" in done.err and "volumes come without their labels" in done.err
-    assert "volume empty: " in done.err and "2 of 4 images and volumes could not be brought over" in done.err
-    assert not (bare_kelp.store / "volumes/empty").exists()
+    assert "volume empty: " in done.err and "volume linked: " in done.err
+    assert "3 of 5 images and volumes could not be brought over" in done.err
+    assert {path.name for path in (bare_kelp.store / "volumes").iterdir()} == {"plain"}
     assert (bare_kelp.store / "volumes/plain/_data/f").read_text() == "by directory alone"
     bare_kelp.fails("system", "import", "containerd", says="podman and docker can be brought over")
     bare_kelp.fails("system", "import", "podman", says="no image store of podman")
