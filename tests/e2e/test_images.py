@@ -270,6 +270,7 @@ def test_progress_on_a_terminal(bare_kelp, registry, place):
     assert len(image.layers) == 3 and "\x1b[3A" in seen
     last = re.split("\x1b\\[\\d+A", seen)[-1].splitlines()
     for layer in image.layers:
+        assert any(layer["digest"].split(":")[1][:12] in line for line in last), seen
         bar = next(line for line in last if layer["digest"].split(":")[1][:12] in line)
         assert re.search(r"done +\[=+\]  (\S+ \w+) / \1", bar), last
     # Elsewhere a line for each, without a bar.
