@@ -50,9 +50,8 @@ Action define_pull(OptionSet& options) {
   add_platform_options(options, values->pull.platform, values->os, values->arch, values->variant);
   add_registry_options(options, values->pull);
   options.describe(
-      "IMAGE is a name in a registry, or containers-storage:NAME (podman's own store), oci:, oci-archive:, "
-      "docker-archive: "
-      "or dir: with a path. An artifact that is no image is kept as it is.");
+      "IMAGE is a name in a registry, or containers-storage:NAME (podman's own store), "
+      "oci:, oci-archive:, docker-archive: or dir: with a path. An artifact that is no image is kept as it is.");
   return [values](Invocation& invocation) { return pull(invocation, *values); };
 }
 

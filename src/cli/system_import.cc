@@ -49,9 +49,8 @@ Action define_system_import(OptionSet& options) {
       .complete(Complete::directory);
   options.flag("quiet,q", values->quiet, "do not show the progress");
   options.describe(
-      "Copies the named images and volumes of podman or Docker, which keep what they have. Volumes that are here "
-      "already "
-      "stay as they are.");
+      "Copies the named images and volumes of podman or Docker, which keep what they have. "
+      "Volumes that are here already stay as they are.");
   return [values](Invocation& invocation) { return import(invocation, *values); };
 }
 
