@@ -67,6 +67,22 @@ def test_containers_fit_the_command(filled):
     assert list(answers(filled, "unpause", "")) == []
 
 
+def test_one_that_runs_among_many_and_a_damaged_record(kelp):
+    """Where few of many run, their records are read instead of every link."""
+    kelp("run", "-d", "--name", "runs", *NONE, "busybox", "sleep", "100")
+    many = [f"m{n}" for n in range(25)]
+    for name in many:
+        kelp("create", "--name", name, *NONE, "busybox", "true")
+    assert list(answers(kelp, "stop", "")) == ["runs"]
+    assert list(answers(kelp, "rm", "")) == sorted([*many, "runs"])
+    record = kelp.store / "containers" / kelp("inspect", "-f", "{{.Id}}", "runs").text / "record.json"
+    text = record.read_text()
+    record.write_text("{")
+    assert set(answers(kelp, "rm", "")) == {*many, "runs"}
+    record.write_text(text)
+    kelp("rm", "-f", "-t", "0", "runs", *many)
+
+
 def test_paused(filled):
     needs.need("cgroup-limits")
     filled("pause", "web-2")
