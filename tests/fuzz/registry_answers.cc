@@ -1,5 +1,6 @@
 // What registries say besides documents: challenges, errors, places to go on at; and the files that tell how to talk to
 // them. The first byte chooses.
+#include "base/base64.h"
 #include "fuzz/finding.h"
 #include "image/auth.h"
 #include "image/policy.h"
@@ -36,8 +37,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     }
     case 3:
-      if (const auto bytes = image::base64_decode(text)) {
-        const auto again = image::base64_decode(image::base64_encode(*bytes));
+      if (const auto bytes = base64_decode(text)) {
+        const auto again = base64_decode(base64_encode(*bytes));
         if (!again || *again != *bytes) fuzz::finding("other bytes in base64", text);
       }
       break;
