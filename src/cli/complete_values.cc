@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/digest_name.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/complete.h"
@@ -17,6 +18,7 @@
 #include "store/images.h"
 #include "store/volumes.h"
 #include "sys/capability.h"
+#include "sys/directory.h"
 #include "sys/lock.h"
 #include "sys/signals.h"
 
@@ -89,12 +91,11 @@ Strings running_ids(const store::Layout& layout) {
 /// To read the record of a container costs as much as to read so many links.
 constexpr size_t kLinksPerRecord = 20;
 
-/// id of each running container by its name: from their records where they are few among many, else from all links.
-std::map<std::string, std::string> running_names(const store::Layout& layout, const Strings& all) {
+/// id of each of these containers by its name: from their records where they are few among many, else from all links.
+std::map<std::string, std::string> names_of(const store::Layout& layout, const Strings& ids, const Strings& all) {
   std::map<std::string, std::string> found;
-  const Strings alive = running_ids(layout);
-  if (alive.size() * kLinksPerRecord < all.size()) {
-    for (const std::string& id : alive) {
+  if (ids.size() * kLinksPerRecord < all.size()) {
+    for (const std::string& id : ids) {
       try {
         if (const auto record = store::find(layout, id)) found[record->name] = id;
       } catch (const Error&) {  // a damaged record does not keep the others from being offered
@@ -104,29 +105,52 @@ std::map<std::string, std::string> running_names(const store::Layout& layout, co
   }
   for (const std::string& name : all) {
     const auto id = store::id_of_name(layout, name);
-    if (id && std::binary_search(alive.begin(), alive.end(), *id)) found[name] = *id;
+    if (id && std::binary_search(ids.begin(), ids.end(), *id)) found[name] = *id;
+  }
+  return found;
+}
+
+bool fits(const store::Layout& layout, State wanted, const std::string* running_id) {
+  switch (wanted) {
+    case State::running:
+      return running_id != nullptr;
+    case State::stopped:
+      return running_id == nullptr;
+    case State::paused:
+      return running_id != nullptr && is_paused(layout, *running_id);
+    default:
+      return true;
+  }
+}
+
+/// Those whose id begins so; the name explains it.
+Candidates containers_by_id(const std::string& begin, State wanted, const store::Layout& layout, const Strings& all,
+                            const Strings& running) {
+  Strings ids = sys::names_in(layout.containers());
+  std::erase_if(ids, [&](const std::string& id) { return !is_full_id(id) || !starts_with(id, begin); });
+  std::sort(ids.begin(), ids.end());
+  Candidates found;
+  for (const auto& [name, id] : names_of(layout, ids, all)) {
+    const bool runs = std::binary_search(running.begin(), running.end(), id);
+    if (fits(layout, wanted, runs ? &id : nullptr)) found.push_back({begin.size() > 12 ? id : id.substr(0, 12), name});
   }
   return found;
 }
 
 /// By the index of names and the run directory: 500 records would take 20 ms to parse. The names come first; an id is
-/// offered to whoever has begun to type one.
+/// offered to whoever has begun to type one that is no name's beginning.
 Candidates containers(const std::string& begin, State wanted, const store::Layout& layout) {
-  Candidates found, ids;
-  const Strings all = store::names(layout);
-  const bool by_id = begin.size() >= 2 && begin.find_first_not_of("0123456789abcdef") == std::string::npos;
-  const auto running = running_names(layout, all);
+  Candidates found;
+  const Strings all = store::names(layout), running = running_ids(layout);
+  const auto running_names = names_of(layout, running, all);
   for (const std::string& name : all) {
-    if (!by_id && !starts_with(name, begin)) continue;
-    const auto one = running.find(name);
-    const bool runs = one != running.end();
-    if ((wanted == State::running || wanted == State::paused) && !runs) continue;
-    if (wanted == State::stopped && runs) continue;
-    if (wanted == State::paused && !is_paused(layout, one->second)) continue;
-    add(found, begin, name, runs ? "running" : "not running");
-    if (by_id) add(ids, begin, store::id_of_name(layout, name).value_or("").substr(0, 12), name);
+    if (!starts_with(name, begin)) continue;
+    const auto one = running_names.find(name);
+    const bool runs = one != running_names.end();
+    if (fits(layout, wanted, runs ? &one->second : nullptr)) found.push_back({name, runs ? "running" : "not running"});
   }
-  return found.empty() ? ids : found;
+  const bool hex = begin.size() >= 2 && begin.find_first_not_of("0123456789abcdef") == std::string::npos;
+  return found.empty() && hex ? containers_by_id(begin, wanted, layout, all, running) : found;
 }
 
 /// Short where the short name means the same.
