@@ -4,7 +4,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <condition_variable>
+#include <exception>
 #include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/duration_size.h"
@@ -34,6 +39,78 @@ void write_block(int fd, std::string_view rest) {
     rest.remove_prefix(static_cast<size_t>(written));
   }
 }
+
+/// Writes while the next block is being read and taken apart: the reader at the other end of a pipe has a core of its
+/// own.
+class BlockWriter {
+ public:
+  BlockWriter() = default;
+  BlockWriter(const BlockWriter&) = delete;
+  BlockWriter& operator=(const BlockWriter&) = delete;
+  ~BlockWriter() {
+    if (thread_.joinable()) end();
+  }
+
+  /// The first block is written here: a short log needs no thread.
+  void add(bool is_stderr, std::string& block) {
+    if (std::exchange(first_, false)) return write_block(fd_of(is_stderr), block);
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return failure_ || block_.empty(); });
+    if (failure_) std::rethrow_exception(failure_);
+    is_stderr_ = is_stderr;
+    std::swap(block_, block);
+    changed_.notify_all();
+  }
+  void finish() {
+    if (thread_.joinable()) end();
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  static int fd_of(bool is_stderr) { return is_stderr ? STDERR_FILENO : STDOUT_FILENO; }
+  void end() {
+    {
+      const std::scoped_lock lock(mutex_);
+      ended_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  void run() noexcept {
+    std::string block;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [&] { return ended_ || !block_.empty(); });
+      if (block_.empty()) return;
+      std::swap(block, block_);
+      const int fd = fd_of(is_stderr_);
+      lock.unlock();
+      changed_.notify_all();
+      std::exception_ptr failure;
+      try {
+        write_block(fd, block);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      block.clear();
+      lock.lock();
+      if (!failure) continue;
+      failure_ = failure;
+      block_.clear();
+      ended_ = true;
+      changed_.notify_all();
+      return;
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::string block_;
+  bool is_stderr_ = false, ended_ = false, first_ = true;
+  std::exception_ptr failure_;  ///< of the thread; read under the mutex or after its end
+  std::thread thread_;
+};
 
 /// Lines of one stream are put together from their pieces, so that a name or a time stands once in each.
 class Printer {
@@ -93,11 +170,13 @@ int logs(Invocation& invocation, LogsCommand& values) {
   if (values.tail >= 0) values.logs.tail = static_cast<std::uint64_t>(values.tail);
   const auto print_one = [&](size_t i) {
     const bool named = records.size() > 1;
-    if (!named && !values.timestamps && !values.color &&
-        engine::copy_log(invocation.context, records[i], values.logs, [](bool is_stderr, std::string_view bytes) {
-          write_block(is_stderr ? STDERR_FILENO : STDOUT_FILENO, bytes);
-        }))
-      return;
+    if (!named && !values.timestamps && !values.color) {
+      BlockWriter writer;
+      const bool copied = engine::copy_log(invocation.context, records[i], values.logs,
+                                           [&](bool is_stderr, std::string& block) { writer.add(is_stderr, block); });
+      writer.finish();
+      if (copied) return;
+    }
     Printer printer(values, named ? (values.names ? records[i].name : records[i].id.substr(0, 12)) : "", i);
     engine::read_logs(invocation.context, records[i], values.logs, [&printer](const engine::LogEntry& entry) {
       printer.take(entry);

@@ -142,7 +142,7 @@ std::optional<PlainLine> plain_line(std::string_view line) {
     const std::string_view stream = line.substr(kStamp + 1, 6);
     const char tag = line[kTag];
     if ((stream == "stdout" || stream == "stderr") && (tag == 'F' || tag == 'P'))
-      return PlainLine{stream == "stderr", tag == 'P', line.size() > kText ? line.substr(kText) : std::string_view()};
+      return PlainLine{stream == "stderr", tag == 'P', line.substr(std::min(kText, line.size()))};
   }
   return std::nullopt;
 }
@@ -150,11 +150,11 @@ std::optional<PlainLine> plain_line(std::string_view line) {
 /// Collects what goes to one stream, so that it leaves in large pieces.
 class Blocks {
  public:
-  explicit Blocks(const std::function<void(bool, std::string_view)>& take) : take_(take) {}
+  explicit Blocks(const TakeBlock& take) : take_(take) {}
+  /// What ends the line stands behind its text.
   void add(const PlainLine& line) {
     std::string& block = blocks_[line.is_stderr ? 1 : 0];
-    block.append(line.text);
-    if (!line.partial) block += '\n';
+    block.append(line.text.data(), line.text.size() + (line.partial ? 0 : 1));
     if (block.size() >= kBlock) flush();
   }
   void flush() {
@@ -167,14 +167,14 @@ class Blocks {
 
  private:
   static constexpr size_t kBlock = 256 << 10;
-  const std::function<void(bool, std::string_view)>& take_;
+  const TakeBlock& take_;
   std::string blocks_[2];
 };
 
 }  // namespace
 
 bool copy_log(Context& context, const store::ContainerRecord& record, const LogOptions& options,
-              const std::function<void(bool, std::string_view)>& take) {
+              const TakeBlock& take) {
   const std::string& driver = record.config.log_driver;
   if (options.since || options.until || options.tail || options.follow || (driver != "k8s-file" && !driver.empty()))
     return false;
@@ -197,7 +197,7 @@ bool copy_log(Context& context, const store::ContainerRecord& record, const LogO
       if (const auto plain = plain_line(line))
         blocks.add(*plain);
       else if (const auto entry = parse_k8s_line(line))  // another engine's, or another zone
-        blocks.add({entry->is_stderr, entry->partial, entry->text});
+        blocks.add({entry->is_stderr, entry->partial, line.substr(line.size() - entry->text.size())});
     }
     filled = rest.size();
     std::copy(rest.begin(), rest.end(), buffer.begin());

@@ -38,10 +38,11 @@ bool has_log_file(std::string_view driver) noexcept;
 /// Where the log of a container is. throws Error when its driver keeps none
 std::string log_path(const Context& context, const store::ContainerRecord& record);
 
+/// May take the block away (swap): it is emptied afterwards.
+using TakeBlock = std::function<void(bool is_stderr, std::string& block)>;
 /// The bytes alone, in blocks, as fast as they can be read: for a log that nobody wants times or parts of. With follow
 /// as read_logs(). false: not possible for this log or these options, nothing was done.
-bool copy_log(Context& context, const store::ContainerRecord& record, const LogOptions& options,
-              const std::function<void(bool is_stderr, std::string_view bytes)>& take);
+bool copy_log(Context& context, const store::ContainerRecord& record, const LogOptions& options, const TakeBlock& take);
 
 /// Runs the body for each index in a child of its own and waits for all of them: several logs that are followed at
 /// once.
