@@ -1,4 +1,8 @@
+#include <chrono>
+#include <ctime>
+#include <limits>
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -52,6 +56,20 @@ int verify(Invocation& invocation, const VerifyCommand& values) {
   return 0;
 }
 
+struct CollectCommand {
+  bool layers = false;
+  std::string layers_older_than;
+};
+
+std::optional<std::time_t> unused_since(const CollectCommand& values) {
+  if (values.layers) return std::numeric_limits<std::time_t>::max();
+  if (values.layers_older_than.empty()) return std::nullopt;
+  const auto age = parse_duration(values.layers_older_than, "--layers-older-than");
+  if (age.count() < 0) throw_usage("--layers-older-than {}: a time must not be negative", values.layers_older_than);
+  return std::chrono::system_clock::to_time_t(std::chrono::system_clock::now() -
+                                              std::chrono::duration_cast<std::chrono::system_clock::duration>(age));
+}
+
 }  // namespace
 
 Action define_store_verify(OptionSet& options) {
@@ -65,11 +83,14 @@ Action define_store_verify(OptionSet& options) {
 }
 
 Action define_store_gc(OptionSet& options) {
-  auto layers = std::make_shared<bool>(false);
-  options.flag("layers", *layers, "also unpacked layers that no container stands on; they come back from their blobs");
+  auto values = std::make_shared<CollectCommand>();
+  options.flag("layers", values->layers,
+               "also unpacked layers that no container stands on; they come back from their blobs");
+  options.text("layers-older-than", values->layers_older_than, "TIME",
+               "as --layers, of images that no container was made from for that long (720h)");
   options.describe("Removes what nothing reaches, what killed pulls and builds have left included.");
-  return [layers](Invocation& invocation) {
-    const auto report = engine::collect_garbage(invocation.context, *layers);
+  return [values](Invocation& invocation) {
+    const auto report = engine::collect_garbage(invocation.context, unused_since(*values));
     print_line(fmt::format("Reclaimed {} ({} blobs, {} unpacked layers)", human_size(report.bytes), report.blobs,
                            report.layers));
     return 0;

@@ -44,7 +44,7 @@ void check_images(Context& context, std::vector<Damage>& found) {
       missing("its configuration");
     else
       for (const auto& layer : image.layers)
-        if (!has_blob(context, layer.blob, layer.size)) {
+        if (!has_blob(context, layer.blob, layer.size) && !store::read_lone_tree(context.layout, layer.chain)) {
           missing("layer " + layer.blob);
           break;
         }

@@ -209,6 +209,7 @@ store::ContainerRecord create_container(Context& context, const store::Container
     const store::ImageRecord found =
         step("find the image", [&] { return ensure_image(context, image, pull, progress); });
     take_image(record, found, image);
+    store::note_use(context.layout, found);
     step("make the layers", [&] { ensure_layers(context, found, ids.layers, progress); });
   } else {
     record.config.rootfs = full_rootfs(config.rootfs);

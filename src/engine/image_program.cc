@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "engine/context.h"
 #include "engine/session.h"
+#include "engine/settings.h"
 #include "sys/spawn.h"
 
 namespace kelp::engine {
@@ -143,6 +144,9 @@ std::string run_image_program(Context& context, const ImageCall& call) {
   request.argv.insert(request.argv.end(), call.arguments.begin(), call.arguments.end());
   // The options stand before the positional arguments, which may begin with anything after "--".
   request.argv.insert(request.argv.begin() + 2, {"--data", context.layout.data, "--cache", context.layout.cache});
+  if (!load_settings(context.global.modules).keep_blobs) {
+    request.argv.insert(request.argv.begin() + 2, "--give-up-blobs");
+  }
   Pipe out, events;
   Pipe err = make_pipe();
   int out_fd = call.stdout_fd;

@@ -22,26 +22,39 @@ std::string settings_path() {
   throw_usage("{}:{}: {}", path, node.source().begin.line, problem);
 }
 
-Settings read(const toml::table& top, const std::string& path) {
-  Settings settings;
+/// What is wrong with it, "" = nothing.
+std::string take_network(Settings& settings, std::string_view key, const toml::node& value) {
+  if (key != "default") return "unknown setting";
+  const auto text = value.value_exact<std::string>();
+  if (!text) return "must be a string";
+  settings.networks = {*text};
+  try {
+    parse_network_mode(settings.networks);
+  } catch (const Error& error) {
+    return error.message();
+  }
+  return "";
+}
+
+std::string take_store(Settings& settings, std::string_view key, const toml::node& value) {
+  if (key != "keep-blobs") return "unknown setting";
+  const auto keep = value.value_exact<bool>();
+  if (!keep) return "must be true or false";
+  settings.keep_blobs = *keep;
+  return "";
+}
+
+void read(Settings& settings, const toml::table& top, const std::string& path) {
   for (const auto& [name, node] : top) {
     const toml::table* table = node.as_table();
-    if (name.str() != "network" || table == nullptr)
-      throw_at(path, node, fmt::format("unknown setting {} (there is: [network])", quoted(name.str())));
+    const bool network = name.str() == "network";
+    if ((!network && name.str() != "store") || table == nullptr)
+      throw_at(path, node, fmt::format("unknown setting {} (there are: [network], [store])", quoted(name.str())));
     for (const auto& [key, value] : *table) {
-      const auto text = value.value_exact<std::string>();
-      if (key.str() != "default")
-        throw_at(path, value, fmt::format("unknown setting network.{}", printable(key.str())));
-      if (!text) throw_at(path, value, "network.default is a string");
-      settings.networks = {*text};
-      try {
-        parse_network_mode(settings.networks);
-      } catch (const Error& error) {
-        throw_at(path, value, error.message());
-      }
+      const std::string problem = (network ? take_network : take_store)(settings, key.str(), value);
+      if (!problem.empty()) throw_at(path, value, fmt::format("{}.{}: {}", name.str(), printable(key.str()), problem));
     }
   }
-  return settings;
 }
 
 }  // namespace
@@ -50,8 +63,7 @@ Settings load_settings(const store::Strings& modules) {
   Settings settings;
   const auto take = [&](const std::string& path, const std::string& text) {
     try {
-      Settings found = read(toml::parse(text, path), path);
-      if (!found.networks.empty()) settings.networks = std::move(found.networks);
+      read(settings, toml::parse(text, path), path);
     } catch (const toml::parse_error& error) {
       throw_usage("{}:{}: {}", path, error.source().begin.line, printable(error.description()));
     }

@@ -10,8 +10,11 @@ namespace kelp::engine {
 ///
 ///     [network]
 ///     default = "host"     # what `run` and `create` take where --network is not given
+///     [store]
+///     keep-blobs = false   # layers are kept unpacked only (image/lone_trees.h)
 struct Settings {
   store::Strings networks;  ///< empty = slirp4netns
+  bool keep_blobs = true;
 };
 
 /// modules: further files, which must be there; what a later one says holds.

@@ -9,6 +9,7 @@
 #include "engine/image_program.h"
 #include "engine/remove.h"
 #include "engine/session.h"
+#include "engine/settings.h"
 #include "store/blobs.h"
 #include "store/containers.h"
 #include "store/layers.h"
@@ -50,12 +51,18 @@ VerifyReport verify_store(Context& context, bool repair, const RegistryAccess& a
   return report;
 }
 
-CollectReport collect_garbage(Context& context, bool unused_layers) {
+CollectReport collect_garbage(Context& context, std::optional<std::time_t> unused_since) {
   store::prepare(context.layout);
-  const store::SweepResult swept = store::sweep_images(context.layout, unused_layers);
+  const store::SweepResult swept = store::sweep_images(context.layout, unused_since);
+  CollectReport report{.blobs = swept.blobs.size(), .layers = swept.layers.size(), .bytes = swept.bytes};
+  if (!load_settings(context.global.modules).keep_blobs) {
+    const Json given = parse_result(run_image_program(context, {.arguments = {"give-up-blobs"}}));
+    report.blobs += given.value("blobs", std::uint64_t{0});
+    report.bytes += given.value("bytes", std::uint64_t{0});
+  }
   // Even when the trash is empty: what killed pulls have left lies elsewhere.
   in_userns(context, [&] { store::empty_trash(context.layout); });
-  return {.blobs = swept.blobs.size(), .layers = swept.layers.size(), .bytes = swept.bytes};
+  return report;
 }
 
 DiskUse disk_use(Context& context) {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +27,10 @@ struct CollectReport {
   std::uint64_t blobs = 0, layers = 0, bytes = 0;
 };
 /// `kelp store gc`: all that nothing reaches, what killed pulls and builds left included; waits for transfers under
-/// way. unused_layers  also unpacked layers that no container stands on: they come back from their blobs
-CollectReport collect_garbage(Context& context, bool unused_layers);
+/// way. With keep-blobs = false, also the blobs that layers can do without.
+/// unused_since  also unpacked layers that no container stands on, of images that none was made from since then: they
+///               come back from their blobs
+CollectReport collect_garbage(Context& context, std::optional<std::time_t> unused_since);
 
 /// Bytes that each kind of thing takes, as `kelp system df` tells.
 struct DiskUse {

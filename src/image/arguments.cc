@@ -7,6 +7,7 @@ namespace kelp::image {
 namespace {
 
 constexpr std::string_view kCommonValues = "data cache progress-fd map-uids map-gids map-key";
+constexpr std::string_view kCommonFlags = "give-up-blobs";
 
 bool listed(std::string_view list, std::string_view word) {
   for (const std::string& entry : split(list, ' ')) {
@@ -69,7 +70,7 @@ Arguments parse_arguments(const std::vector<std::string>& words, const Verb& ver
         if (i + 1 == words.size()) throw_usage("{}: --{} needs a value", verb.name, name);
         value = words[++i];
       }
-    } else if (listed(verb.flags, name)) {
+    } else if (listed(kCommonFlags, name) || listed(verb.flags, name)) {
       if (!value) value = "true";
     } else {
       throw_usage("{}: unknown option {}", verb.name, quoted(word));

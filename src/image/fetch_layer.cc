@@ -203,13 +203,16 @@ BlobSupply supply_from(Registry& registry) {
 void fetch_layer(FetchContext& context, const store::ImageLayer& layer, const std::stop_token& stop) {
   const DigestName digest = DigestName::require(layer.blob);
   bool fetched = false;
-  if (!store::has_blob(context.layout, digest)) {
+  const bool here = store::has_blob(context.layout, digest);
+  const bool lone = !here && store::read_lone_tree(context.layout, layer.chain).has_value();
+  if (!here && (context.keep_blobs || !lone)) {
     context.progress.layer(layer.blob, layer.size);
     store::BlobWriter writer(context.layout, digest);
     while (!writer.complete() && !fetched) {
       if (stop.stop_requested()) throw Cancelled();
       fetched = fetch_once(context, layer, digest, writer, stop);
     }
+    if (lone) store::forget_lone_tree(context.layout, layer.chain);
   } else {
     context.progress.layer(layer.blob, layer.size, "already exists");
   }
@@ -232,10 +235,11 @@ void fetch_layers(FetchContext& context, const std::vector<store::ImageLayer>& l
   run_layers(context, again);
 }
 
-void check_free_space(const store::Layout& layout, const std::vector<store::ImageLayer>& layers) {
+void check_free_space(const store::Layout& layout, const std::vector<store::ImageLayer>& layers, bool keep_blobs) {
   std::uint64_t wanted = 0;
   for (const store::ImageLayer& layer : layers) {
     if (store::has_blob(layout, DigestName::require(layer.blob))) continue;
+    if (!keep_blobs && store::read_lone_tree(layout, layer.chain)) continue;
     if (__builtin_add_overflow(wanted, layer.size, &wanted)) throw_error("the sizes of its layers are nonsense");
   }
   struct statvfs disk {};

@@ -28,8 +28,9 @@ struct FetchContext {
   BlobSupply supply;
   const store::IdMapping& map;
   Progress& progress;
-  bool unpack = true;  ///< false: keep the blobs only (no user namespace to unpack in)
-  std::mutex mutex;    ///< of warnings
+  bool unpack = true;      ///< false: keep the blobs only (no user namespace to unpack in)
+  bool keep_blobs = true;  ///< false: what is unpacked already needs no blob
+  std::mutex mutex;        ///< of warnings
   std::vector<std::string> warnings;
 };
 
@@ -42,7 +43,7 @@ struct FetchContext {
 void fetch_layer(FetchContext& context, const store::ImageLayer& layer, const std::stop_token& stop);
 
 /// throws  Error where the blobs that are not here are larger than what is free
-void check_free_space(const store::Layout& layout, const std::vector<store::ImageLayer>& layers);
+void check_free_space(const store::Layout& layout, const std::vector<store::ImageLayer>& layers, bool keep_blobs);
 
 /// All layers, a few at a time; the first error stops the others and is thrown.
 void fetch_layers(FetchContext& context, const std::vector<store::ImageLayer>& layers);

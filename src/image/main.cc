@@ -35,6 +35,7 @@ constexpr image::Verb kVerbs[] = {
     {"load", "i reference transport", "no-unpack", &image::verb_load, true},
     {"take-over", "store", "no-unpack", &image::verb_take_over, true},
     {"unpack", "", "", &image::verb_unpack, true},
+    {"give-up-blobs", "", "", &image::verb_give_up_blobs, false},
     {"import", "change message os arch variant", "", &image::verb_import, true},
     {"pack", "root-link owners", "overlay", &image::verb_pack, false},
     {"ping", "cert-dir tls-verify", "", &image::verb_ping, false},
@@ -108,7 +109,10 @@ int run(int argc, char** argv) {
   const store::IdMapping map = parse_map(arguments);
   image::VerbRequest request{layout, arguments, progress, map};
   print(verb.run(request));
-  if (verb.unpacks && !arguments.flag("no-unpack")) image::sync_layers_in_background(layout);
+  const bool give_up = arguments.flag("give-up-blobs");
+  if ((verb.unpacks || give_up) && !arguments.flag("no-unpack")) {
+    image::sync_layers_in_background(layout, give_up);
+  }
   return 0;
 }
 

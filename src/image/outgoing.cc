@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "image/digest.h"
+#include "image/lone_trees.h"
 #include "image/workers.h"
 
 namespace kelp::image {
@@ -110,8 +111,10 @@ int parse_compression_level(const std::string& text, Compression compression) {
   return static_cast<int>(*level);
 }
 
-OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& manifest_digest,
+OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& wanted_digest,
                                const OutgoingOptions& wanted_options, Progress& progress) {
+  const auto kept = store::image_by_manifest(layout, wanted_digest);  // an artifact is none
+  const std::string manifest_digest = kept ? with_blobs(layout, *kept, progress).digest : wanted_digest;
   OutgoingImage image{.manifest = {}, .manifest_text = {}, .digest = DigestName::require(manifest_digest), .blobs = {}};
   image.manifest_text = store::read_blob(layout, image.digest, spec::kMaxDocumentBytes);
   image.manifest = spec::parse_manifest(image.manifest_text, "manifest " + manifest_digest);

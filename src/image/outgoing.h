@@ -44,6 +44,7 @@ struct OutgoingImage {
 
 /// Opens, and where options want it packs, all blobs of a manifest; several layers are packed at once.
 ///
+/// Layers whose blobs were given up are packed anew (see with_blobs()).
 /// throws  UsageError where the wanted format cannot hold the image (zstd layers in v2s2), Error for damaged blobs
 /// cost    reads no blob unless it has to be packed
 OutgoingImage prepare_outgoing(const store::Layout& layout, const std::string& manifest_digest,

@@ -128,12 +128,13 @@ void Puller::pull_one(const std::vector<spec::ImageName>& candidates) {
 
 /// The layers of an image.
 void Puller::fetch(Found& found, const ResolvedImage& image) {
-  check_free_space(layout_, image.layers);
+  check_free_space(layout_, image.layers, request_.keep_blobs);
   FetchContext context{.layout = layout_,
                        .supply = supply_from(*found.registry),
                        .map = map_,
                        .progress = progress_,
                        .unpack = request_.unpack,
+                       .keep_blobs = request_.keep_blobs,
                        .mutex = {},
                        .warnings = {}};
   fetch_layers(context, image.layers);
@@ -186,6 +187,7 @@ bool Puller::fetch_artifact(Found& found) {
                        .map = map_,
                        .progress = progress_,
                        .unpack = false,
+                       .keep_blobs = true,
                        .mutex = {},
                        .warnings = {}};
   std::vector<store::ImageLayer> blobs;
@@ -194,7 +196,7 @@ bool Puller::fetch_artifact(Found& found) {
   };
   for (const spec::Descriptor& layer : parsed.layers) add(layer);
   add(parsed.config);
-  check_free_space(layout_, blobs);
+  check_free_space(layout_, blobs, true);
   fetch_layers(context, blobs);
   store::put_blob(layout_, manifest.digest, manifest.text);
   return true;
@@ -430,6 +432,7 @@ std::string verb_pull(VerbRequest& request) {
   pull_request.all_tags = arguments.flag("all-tags");
   pull_request.unpack = !arguments.flag("no-unpack");
   pull_request.artifacts = arguments.flag("artifacts");
+  pull_request.keep_blobs = !arguments.flag("give-up-blobs");
   pull_request.registry = registry_options(arguments);
   Http http(http_options(arguments));
   const RegistryPolicy policy = RegistryPolicy::load();

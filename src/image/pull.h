@@ -23,6 +23,7 @@ struct PullRequest {
   bool all_tags = false;
   bool unpack = true;      ///< false: keep blobs only
   bool artifacts = false;  ///< what is no image is kept as it is; false: it is refused
+  bool keep_blobs = true;  ///< false: layers that stand without their blobs are not fetched again
   RegistryOptions registry;
 };
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "image/lone_trees.h"
 #include "image/save.h"
 #include "image/transports/transport_name.h"
 #include "image/verbs.h"
@@ -202,10 +203,11 @@ OutgoingOptions outgoing_options(const Arguments& arguments) {
 }
 
 /// `oci:`, `oci-archive:`, `docker-archive:` and `dir:`; nothing is converted for those.
-std::string push_to_files(VerbRequest& request, const store::ImageRecord& image, const TransportName& target) {
+std::string push_to_files(VerbRequest& request, const store::ImageRecord& named, const TransportName& target) {
   if (request.arguments.value("compression-format") || request.arguments.value("format")) {
     throw_usage("--format and --compression-format are for registries; {} takes the image as it is", target.transport);
   }
+  const store::ImageRecord image = with_blobs(request.layout, named, request.progress);
   SavedImage saved{image, {}};
   if (target.transport == "dir") {
     save_plain_directory(request.layout, image, target.path, false, request.progress);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "image/digest.h"
+#include "image/lone_trees.h"
 #include "image/tar_writer.h"
 #include "image/verbs.h"
 #include "spec/image_name.h"
@@ -330,6 +331,7 @@ std::vector<SavedImage> choose_images(VerbRequest& request) {
     }
     store::ImageRecord image = store::require_image(request.layout, words[i]);
     std::vector<std::string> names = tag_of(words[i], image);
+    image = with_blobs(request.layout, image, request.progress);
     const auto same =
         std::find_if(images.begin(), images.end(), [&](const SavedImage& each) { return each.image.id == image.id; });
     if (same == images.end()) {

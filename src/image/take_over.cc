@@ -170,7 +170,7 @@ Taken take_all(TakeOverContext& context, const std::vector<std::string>& ids, co
 
 store::ImageRecord take_over(TakeOverContext& context, const ForeignImage& image) {
   const Plan plan = make_plan(context, image);
-  check_free_space(context.layout, plan.layers);
+  check_free_space(context.layout, plan.layers, true);
   std::map<std::string, const ForeignLayer*> sources;
   for (const ForeignLayer& layer : image.layers) sources[layer.diff_id] = &layer;
   FetchContext fetch{.layout = context.layout,

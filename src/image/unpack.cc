@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "image/lone_trees.h"
 #include "image/read_ahead.h"
 #include "image/tar_reader.h"
 #include "image/tree_writer.h"
@@ -74,12 +75,20 @@ void ensure_layer(const store::Layout& layout, const store::ImageLayer& layer, c
   store::LayerBuilder builder(layout, layer.chain, map);
   if (builder.complete()) return;
   const std::string what = "layer " + layer.blob;
-  const Fd blob = store::open_blob(layout, DigestName::require(layer.blob));
-  FdSource source(blob.get(), what);
+  const DigestName digest = DigestName::require(layer.blob);
+  const auto lone = store::has_blob(layout, digest) ? std::nullopt : store::read_lone_tree(layout, layer.chain);
+  Fd blob;
+  std::unique_ptr<Source> source;
+  if (lone) {
+    source = open_lone_tree(layout, layer.chain, *lone);
+  } else {
+    blob = store::open_blob(layout, digest);
+    source = std::make_unique<FdSource>(blob.get(), what);
+  }
   UnpackOptions options{.map = map, .progress = progress};
   if (map.is_single()) options.owners_file = store::owners_path(builder.path());
-  UnpackResult result = unpack_layer(source, what, builder.diff_fd(), options);
-  if (result.diff_id != layer.diff_id) {
+  UnpackResult result = unpack_layer(*source, what, builder.diff_fd(), options);
+  if (!lone && result.diff_id != layer.diff_id) {
     throw_error("{}: its content is {}, but the image config says {}", what, result.diff_id, layer.diff_id);
   }
   builder.publish({.diff_id = layer.diff_id, .blob = layer.blob, .bytes = result.bytes, .files = result.files});
@@ -116,7 +125,7 @@ void ensure_layers(const store::Layout& layout, const std::vector<store::ImageLa
   });
 }
 
-void sync_layers_in_background(const store::Layout& layout) {
+void sync_layers_in_background(const store::Layout& layout, bool give_up) {
   // Two forks: the child that waits for the disk belongs to init, nobody has to reap it.
   const pid_t child = ::fork();
   if (child < 0) {
@@ -135,6 +144,10 @@ void sync_layers_in_background(const store::Layout& layout) {
   try {
     store::empty_trash(layout);  // what a killed unpack has left, too
     store::sync_layers(layout);
+    if (give_up) {
+      give_up_blobs(layout);
+      store::sweep_if_idle(layout);  // what a push or save has packed anew
+    }
     store::empty_trash(layout);
   } catch (...) {  // unmarked layers are unpacked again after a crash, that is all
   }

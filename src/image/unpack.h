@@ -51,8 +51,9 @@ void ensure_layers(const store::Layout& layout, const std::vector<store::ImageLa
                    std::vector<std::string>* warnings = nullptr, unsigned threads = 0);
 
 /// In a detached child: makes the unpacked layers durable and marks them (store::sync_layers), then takes away what
-/// killed runs have left (store::empty_trash). Call last, after the
-/// result was printed; the caller's exit does not wait for it.
-void sync_layers_in_background(const store::Layout& layout);
+/// killed runs have left (store::empty_trash). Call last, after the result was printed; the caller's exit does not wait
+/// for it.
+/// give_up  also gives up blobs that their layers can do without (lone_trees.h)
+void sync_layers_in_background(const store::Layout& layout, bool give_up);
 
 }  // namespace kelp::image

@@ -60,15 +60,16 @@ Arguments parse_arguments(const std::vector<std::string>& words, const Verb& ver
 
 // One function per verb; the table stands in main.cc.
 std::string verb_pull(VerbRequest& request);
-std::string verb_load(VerbRequest& request);       // load.cc
-std::string verb_unpack(VerbRequest& request);     // load.cc
-std::string verb_save(VerbRequest& request);       // save.cc
-std::string verb_import(VerbRequest& request);     // import.cc
-std::string verb_pack(VerbRequest& request);       // import.cc
-std::string verb_ping(VerbRequest& request);       // ping.cc
-std::string verb_commit(VerbRequest& request);     // commit.cc
-std::string verb_untar(VerbRequest& request);      // commit.cc
-std::string verb_take_over(VerbRequest& request);  // take_over.cc
+std::string verb_load(VerbRequest& request);           // load.cc
+std::string verb_unpack(VerbRequest& request);         // load.cc
+std::string verb_give_up_blobs(VerbRequest& request);  // lone_trees.cc
+std::string verb_save(VerbRequest& request);           // save.cc
+std::string verb_import(VerbRequest& request);         // import.cc
+std::string verb_pack(VerbRequest& request);           // import.cc
+std::string verb_ping(VerbRequest& request);           // ping.cc
+std::string verb_commit(VerbRequest& request);         // commit.cc
+std::string verb_untar(VerbRequest& request);          // commit.cc
+std::string verb_take_over(VerbRequest& request);      // take_over.cc
 std::string verb_push(VerbRequest& request);
 std::string verb_login(VerbRequest& request);
 std::string verb_logout(VerbRequest& request);        // login.cc

@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "image/digest.h"
 #include "image/fetch_layer.h"
+#include "image/lone_trees.h"
 #include "image/outgoing.h"
 #include "image/push.h"
 #include "image/tree_compare.h"
@@ -103,6 +104,7 @@ class Verifier {
   std::set<std::string> damaged_;                    ///< digests of blobs with other bytes
   std::set<std::string> needed_;                     ///< digests
   std::map<std::string, store::ImageLayer> layers_;  ///< chain → what it is made of
+  std::map<std::string, store::IndexEntry> homes_;   ///< chain of a tree without a blob → an image that it belongs to
   std::set<std::string> told_;
   bool unreadable_ = false;  ///< a document could not be read: what it needs is not known
 };
@@ -188,13 +190,13 @@ void Verifier::check_document(const store::IndexEntry& entry, const std::string&
     }
     ++report_.images;
     const spec::ImageManifest manifest = spec::parse_manifest(text, "manifest " + digest);
-    bool whole = need_blob(here, manifest.config.digest, manifest.config.size);
-    for (const spec::Descriptor& layer : manifest.layers) whole = need_blob(here, layer.digest, layer.size) && whole;
-    if (!store::has_blob(layout_, DigestName::require(manifest.config.digest))) {
-      unreadable_ = true;
+    const bool readable = need_blob(here, manifest.config.digest, manifest.config.size) ||
+                          store::has_blob(layout_, DigestName::require(manifest.config.digest));
+    if (!readable || spec::is_artifact(manifest)) {
+      for (const spec::Descriptor& layer : manifest.layers) need_blob(here, layer.digest, layer.size);
+      unreadable_ = unreadable_ || !readable;
       return;
     }
-    if (spec::is_artifact(manifest)) return;
     const spec::ImageConfig config = spec::parse_image_config(
         store::read_blob(layout_, DigestName::require(manifest.config.digest), spec::kMaxImageConfigBytes),
         "config " + manifest.config.digest);
@@ -202,6 +204,11 @@ void Verifier::check_document(const store::IndexEntry& entry, const std::string&
     const std::vector<std::string> chains = chain_ids(config.diff_ids);
     for (size_t i = 0; i < chains.size(); ++i) {
       const spec::Descriptor& layer = manifest.layers[i];
+      if (store::has_blob(layout_, DigestName::require(layer.digest)) || !store::read_lone_tree(layout_, chains[i])) {
+        need_blob(here, layer.digest, layer.size);
+      } else {
+        homes_.emplace(chains[i], here);
+      }
       layers_[chains[i]] = {config.diff_ids[i], chains[i], layer.digest, layer.size, layer.media_type};
     }
   } catch (const Error& error) {
@@ -298,19 +305,24 @@ void Verifier::check_layer(const std::string& chain, const std::string& key) {
   store::IdMapping map = key == "single" ? store::IdMapping::single() : store::IdMapping::full();
   map.key = key;
   if (!store::layer_ready(layout_, chain, map)) return;  // not trusted: it is unpacked again when it is wanted
-  if (!usual || damaged_.contains(known->second.blob) ||
-      !store::has_blob(layout_, DigestName::require(known->second.blob))) {
-    return;
-  }
+  const DigestName blob = DigestName::require(known->second.blob);
+  const auto lone = store::has_blob(layout_, blob) ? std::nullopt : store::read_lone_tree(layout_, chain);
+  const bool can_tell = lone ? lone->map.key == key : store::has_blob(layout_, blob);
+  if (!usual || damaged_.contains(known->second.blob) || !can_tell) return;
   std::string difference;
   try {
-    difference = compare_with_blob(chain, map, known->second);
+    difference = !lone                                              ? compare_with_blob(chain, map, known->second)
+                 : tree_digest(layout_, chain, map) == lone->digest ? ""
+                                                                    : "its files are not those that it was made of";
   } catch (const Error& error) {
     difference = error.message();
   }
   if (difference.empty()) return;
   StoreProblem& found = problem("layer", subject, difference);
   if (!options_.repair) return;
+  if (const auto home = homes_.find(chain); lone && home != homes_.end()) {
+    if (!fetch_again(home->second, blob, known->second.size, found.why_not)) return;
+  }
   try {
     store::move_to_trash(layout_, layout_.layer(chain, key));
     ensure_layer(layout_, known->second, map);

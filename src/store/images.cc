@@ -269,6 +269,10 @@ std::vector<std::string> list_image_names(const Layout& layout) {
   return result;
 }
 
+void note_use(const Layout& layout, const ImageRecord& image) noexcept {
+  ::utimensat(AT_FDCWD, layout.image_record(hex_of(image.digest)).c_str(), nullptr, 0);
+}
+
 std::string read_image_config_text(const Layout& layout, const ImageRecord& image) {
   return read_blob(layout, DigestName::sha256_hex(image.id), spec::kMaxImageConfigBytes);
 }

@@ -66,6 +66,9 @@ std::optional<ImageRecord> image_by_manifest(const Layout& layout, std::string_v
 std::vector<ImageRecord> list_images(const Layout& layout, bool brief = false);
 /// Every name in the store, for completion: reads one file.
 std::vector<std::string> list_image_names(const Layout& layout);
+/// A container is made from it now: sweep_images() knows by that which images are long unused. A full or read-only disk
+/// is no reason to fail.
+void note_use(const Layout& layout, const ImageRecord& image) noexcept;
 /// The whole config document (history, author, …) of an image.
 spec::ImageConfig read_image_config(const Layout& layout, const ImageRecord& image);
 /// The configuration blob as it is, for `inspect`.

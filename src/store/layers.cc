@@ -82,6 +82,10 @@ void ensure_link(const Layout& layout, std::string_view chain, std::string_view 
   throw_errno("link the layer {}", link);
 }
 
+std::string lone_path(const Layout& layout, std::string_view chain, const IdMapping& map) {
+  return layout.layer(chain, map.key) + "/lone";
+}
+
 std::string random_hex() {
   std::random_device device;
   return fmt::format("{:08x}{:08x}", device(), device());
@@ -132,9 +136,13 @@ std::optional<LayerInfo> read_layer(const Layout& layout, std::string_view chain
   }
 }
 
-bool layer_ready(const Layout& layout, std::string_view chain, const IdMapping& map) {
+bool layer_is_durable(const Layout& layout, std::string_view chain, const IdMapping& map) {
   const std::string mark = layout.layer(chain, map.key) + "/synced";
-  if (::access(mark.c_str(), F_OK) == 0) return true;
+  return ::access(mark.c_str(), F_OK) == 0;
+}
+
+bool layer_ready(const Layout& layout, std::string_view chain, const IdMapping& map) {
+  if (layer_is_durable(layout, chain, map)) return true;
   const auto info = read_layer(layout, chain, map);
   return info && info->boot == boot_id();
 }
@@ -215,6 +223,38 @@ void LayerBuilder::publish(LayerInfo info) {
   move_to_trash(layout_, target);  // one from before a crash, or damaged; usually there is none
   if (::rename(path_.c_str(), target.c_str()) < 0) throw_errno("publish the layer {}", target);
   published_ = true;
+}
+
+std::optional<LoneTree> read_lone_tree(const Layout& layout, std::string_view chain) {
+  if (!is_full_id(chain)) return std::nullopt;
+  for (const IdMapping& map : {IdMapping::full(), IdMapping::single()}) {
+    const std::string path = lone_path(layout, chain, map);
+    const auto text = sys::read_small_file(path);
+    if (!text || !layer_is_durable(layout, chain, map) ||
+        ::access((layout.layer(chain, map.key) + "/diff").c_str(), F_OK) != 0) {
+      continue;
+    }
+    const auto value = nlohmann::json::parse(*text, nullptr, false);
+    if (value.is_object() && value.value("schema", 0) > LoneTree::kSchema) {
+      throw_error("{}: written by a newer kelp", path);
+    }
+    if (!value.is_object() || !value.contains("tree") || !value["tree"].is_string()) {
+      throw Error(fmt::format("{} is damaged", path)).with_hint("kelp pull the image again");
+    }
+    return LoneTree{.map = map, .digest = value["tree"].get<std::string>()};
+  }
+  return std::nullopt;
+}
+
+void write_lone_tree(const Layout& layout, std::string_view chain, const LoneTree& tree) {
+  const nlohmann::ordered_json value = {{"schema", LoneTree::kSchema}, {"tree", tree.digest}};
+  sys::replace_file(lone_path(layout, chain, tree.map), value.dump(), 0600, sys::Durability::fsync);
+}
+
+void forget_lone_tree(const Layout& layout, std::string_view chain) noexcept {
+  for (const IdMapping& map : {IdMapping::full(), IdMapping::single()}) {
+    ::unlink(lone_path(layout, chain, map).c_str());
+  }
 }
 
 void sync_layers(const Layout& layout) {

@@ -11,12 +11,13 @@
 #include "sys/idmap.h"
 #include "sys/lock.h"
 
-/// Unpacked layers, a cache that can always be made again from the kept blobs.
+/// Unpacked layers, a cache that can always be made again from the kept blobs (but see LoneTree).
 ///
 ///     layers/<chain hex>/<map key>/diff/          the tree, as overlay takes it
 ///                                  layer.json     LayerInfo
 ///                                  synced         present when a syncfs has made all of it durable
 ///                                  owners         single-ID mode: intended owners (see owners_path)
+///                                  lone           the blob was given up (see LoneTree)
 ///     layers/l/<20 characters>                    link to ../<chain>/<map>/diff: short paths for overlay options
 ///     layers/.tmp-<random>/                       being unpacked; the directory is flocked by its owner
 ///
@@ -95,6 +96,22 @@ class LayerBuilder {
 
 /// Intended owners of single-ID mode: `<layer>/owners`, one record per path: "uid gid path\0".
 inline std::string owners_path(std::string_view layer_dir) { return std::string(layer_dir) + "/owners"; }
+
+/// A layer whose blob was given up on purpose (keep-blobs = false): its tree is all there is of it. Recorded beside the
+/// tree before the blob goes; means nothing while the store has the blob (again).
+struct LoneTree {
+  static constexpr int kSchema = 1;
+  IdMapping map;       ///< full or single, whichever the tree was unpacked under
+  std::string digest;  ///< "sha256:…" of the tree as an archive (image/lone_trees.h)
+};
+/// nullopt: the blob was not given up, or the tree is not there to be relied on.
+std::optional<LoneTree> read_lone_tree(const Layout& layout, std::string_view chain);
+/// On the disk when it returns.
+void write_lone_tree(const Layout& layout, std::string_view chain, const LoneTree& tree);
+/// The blob is here again.
+void forget_lone_tree(const Layout& layout, std::string_view chain) noexcept;
+/// Whether a syncfs has made the layer durable: it outlives a power cut.
+bool layer_is_durable(const Layout& layout, std::string_view chain, const IdMapping& map);
 
 /// Makes every unmarked layer of this boot durable (one syncfs of the data directory) and marks it. Slow: for a
 /// detached child after the result was printed.

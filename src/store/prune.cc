@@ -42,36 +42,45 @@ struct Marked {
 };
 
 /// A manifest or an index and all below it. A blob that is missing or unreadable keeps what it can name: nothing.
-void mark_document(const Layout& layout, const std::string& digest, unsigned depth, Marked& marked) {
-  if (!marked.blobs.insert(digest).second || depth > kMaxNesting) return;
+void mark_document(const Layout& layout, const std::string& digest, unsigned depth, std::set<std::string>& blobs) {
+  if (!blobs.insert(digest).second || depth > kMaxNesting) return;
   const auto name = DigestName::parse(digest);
   if (!name || name->algorithm() != "sha256" || !has_blob(layout, *name)) return;
   try {
     const std::string text = read_blob(layout, *name, spec::kMaxDocumentBytes);
     if (spec::is_index_document(text, "", digest)) {
       for (const spec::Descriptor& entry : spec::parse_index(text, digest).manifests) {
-        mark_document(layout, entry.digest, depth + 1, marked);
+        mark_document(layout, entry.digest, depth + 1, blobs);
       }
       return;
     }
     const spec::ImageManifest manifest = spec::parse_manifest(text, digest);
-    marked.blobs.insert(manifest.config.digest);
-    for (const spec::Descriptor& layer : manifest.layers) marked.blobs.insert(layer.digest);
+    blobs.insert(manifest.config.digest);
+    for (const spec::Descriptor& layer : manifest.layers) blobs.insert(layer.digest);
   } catch (const Error& error) {
     log::warn("{}", error.message());
   }
 }
 
-Marked mark(const Layout& layout, bool unused_layers) {
+/// When a container was last made from the image (or its names were changed).
+std::time_t last_use(const Layout& layout, const ImageRecord& image) {
+  struct stat info {};
+  const std::string path = layout.image_record(DigestName::require(image.digest).hex());
+  return ::stat(path.c_str(), &info) == 0 ? info.st_mtime : 0;
+}
+
+Marked mark(const Layout& layout, std::optional<std::time_t> unused_since) {
   Marked marked;
   for (const IndexEntry& entry : read_full_entries(layout)) {
     marked.manifests.insert(entry.manifest);
-    mark_document(layout, entry.manifest, 0, marked);
+    mark_document(layout, entry.manifest, 0, marked.blobs);
     // The index itself is kept, not the images of other platforms that it names.
     if (!entry.list.empty()) marked.blobs.insert(entry.list);
-    if (unused_layers) continue;
     if (const auto image = image_by_manifest(layout, entry.manifest)) {
-      for (const ImageLayer& layer : image->layers) marked.chains.insert(layer.chain);
+      const bool unused = unused_since && last_use(layout, *image) < *unused_since;
+      for (const ImageLayer& layer : image->layers) {
+        if (!unused || !has_blob(layout, DigestName::require(layer.blob))) marked.chains.insert(layer.chain);
+      }
     }
   }
   // Read as text, not through list(): a record of another machine that shares this store keeps its layers too.
@@ -161,9 +170,9 @@ bool move_to_trash(const Layout& layout, const std::string& path) {
 namespace {
 
 /// The caller holds locks/gc exclusively.
-SweepResult sweep_alone(const Layout& layout, bool unused_layers) {
+SweepResult sweep_alone(const Layout& layout, std::optional<std::time_t> unused_since) {
   SweepResult result;
-  const Marked marked = mark(layout, unused_layers);
+  const Marked marked = mark(layout, unused_since);
   sweep_blobs(layout, marked, result);
   sweep_layers(layout, marked, result);
   const auto lock = sys::FileLock::exclusive(layout.locks() + "/images");  // no writer of a record: drafts are dead
@@ -178,15 +187,21 @@ SweepResult sweep_alone(const Layout& layout, bool unused_layers) {
 
 }  // namespace
 
-SweepResult sweep_images(const Layout& layout, bool unused_layers) {
+std::set<std::string> reached_blobs(const Layout& layout, const std::string& digest) {
+  std::set<std::string> blobs;
+  mark_document(layout, digest, 0, blobs);
+  return blobs;
+}
+
+SweepResult sweep_images(const Layout& layout, std::optional<std::time_t> unused_since) {
   const sys::FileLock alone = sys::FileLock::exclusive(layout.locks() + "/gc");
-  return sweep_alone(layout, unused_layers);
+  return sweep_alone(layout, unused_since);
 }
 
 std::optional<SweepResult> try_sweep_images(const Layout& layout) {
   const auto alone = sys::FileLock::try_exclusive(layout.locks() + "/gc");
   if (!alone) return std::nullopt;
-  return sweep_alone(layout, false);
+  return sweep_alone(layout, std::nullopt);
 }
 
 void sweep_if_idle(const Layout& layout) noexcept {

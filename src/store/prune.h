@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,12 @@ struct SweepResult {
 /// record uses are moved to the trash. Decided and renamed under the store's exclusive lock (it waits for
 /// StoreUse holders), deleted outside of it.
 /// Takes stale partial downloads (older than a week) along.
-/// unused_layers  unpacked layers that only images, but no container, use go too: they come back from their blobs
-SweepResult sweep_images(const Layout& layout, bool unused_layers = false);
+/// unused_since  unpacked layers that no container, and only images that none was made from since then, use go too:
+/// they
+///               come back from their blobs (those whose blobs were given up stay)
+SweepResult sweep_images(const Layout& layout, std::optional<std::time_t> unused_since = std::nullopt);
+/// Blobs that a manifest or an index reaches, itself included; what is missing or damaged reaches nothing.
+std::set<std::string> reached_blobs(const Layout& layout, const std::string& digest);
 /// The same when nobody holds StoreUse; nullopt at once when a pull is under way, or a container being created (a later
 /// sweep finds what is left).
 std::optional<SweepResult> try_sweep_images(const Layout& layout);

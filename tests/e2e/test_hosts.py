@@ -171,8 +171,10 @@ def test_no_tun(kelp, agent, place):
     host.runs("--network", "none")
 
 
-@pytest.mark.parametrize("text, says", [('[network]\ndefault = 3\n', r"kelp.toml:2: network.default is a string"),
+@pytest.mark.parametrize("text, says", [('[network]\ndefault = 3\n', r"kelp.toml:2: network.default: must be a string"),
                                         ('[network]\ndefault = "nowhere"\n', r"kelp.toml:2: .*nowhere"),
+                                        ('[store]\nkeep-blobs = "no"\n', r"kelp.toml:2: store.keep-blobs: must be true or false"),
+                                        ('[store]\nkeep = true\n', r"kelp.toml:2: store.keep: unknown setting"),
                                         ('[net]\n', r"kelp.toml:1: unknown setting"),
                                         ('[network\n', r"kelp.toml:1: ")])
 def test_a_broken_kelp_toml_is_named_with_its_line(kelp, text, says):
