@@ -36,6 +36,32 @@ std::string image_id(const store::ImageRecord& image, bool whole) {
   return whole ? "sha256:" + image.id : image.id.substr(0, 12);
 }
 
+/// The default table: hundreds of rows must not become JSON first.
+std::string plain_table(const std::vector<Line>& lines, const ImagesCommand& values) {
+  std::vector<Strings> rows;
+  rows.reserve(lines.size() + 1);
+  const auto add = [&](std::string repository, std::string tag, std::string digest, std::string id, std::string created,
+                       std::string size, std::string history) {
+    Strings& row = rows.emplace_back();
+    row.reserve(7);
+    row.push_back(std::move(repository));
+    row.push_back(std::move(tag));
+    if (values.digests) row.push_back(std::move(digest));
+    row.push_back(std::move(id));
+    row.push_back(std::move(created));
+    row.push_back(std::move(size));
+    if (values.history) row.push_back(std::move(history));
+  };
+  if (!values.no_heading) add("REPOSITORY", "TAG", "DIGEST", "IMAGE ID", "CREATED", "SIZE", "HISTORY");
+  for (const Line& line : lines) {
+    const store::ImageRecord& image = *line.image;
+    add(printable(line.repository), printable(line.tag), values.digests ? image.digest : "",
+        image_id(image, values.no_trunc), age(line.created), human_size(image.size),
+        values.history ? printable(join(store::name_history(image), ", ")) : "");
+  }
+  return render_table(rows);
+}
+
 Json template_row(const Line& line, const ImagesCommand& values) {
   const store::ImageRecord& image = *line.image;
   const auto created = line.created;
@@ -43,11 +69,10 @@ Json template_row(const Line& line, const ImagesCommand& values) {
   json["Repository"] = line.repository;
   json["Tag"] = line.tag;
   json["ID"] = image_id(image, values.no_trunc);
-  json["Digest"] = image.digest;
   json["Created"] = age(created);
   json["Size"] = human_size(image.size);
+  json["Digest"] = image.digest;
   json["History"] = join(store::name_history(image), ", ");
-  if (values.format.empty()) return json;  // the columns of the table
   json["Id"] = image.id;
   json["CreatedSince"] = age(created);
   json["CreatedAt"] = go_time(created);
@@ -144,10 +169,8 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
   const bool brief =
       values.format.empty() && !values.tree &&
       std::none_of(values.filters.begin(), values.filters.end(), [](const auto& f) { return starts_with(f, "label"); });
-  std::vector<store::ImageRecord> images;
-  for (auto& image : store::list_images(invocation.context.layout, brief)) {
-    if (filter.matches(image)) images.push_back(std::move(image));
-  }
+  std::vector<store::ImageRecord> images = store::list_images(invocation.context.layout, brief);
+  std::erase_if(images, [&](const auto& image) { return !filter.matches(image); });
   const std::string wanted = invocation.arguments.empty() ? "" : invocation.arguments[0];
   if (values.format == "json") {
     const auto containers = store::list(invocation.context.layout);
@@ -173,6 +196,10 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
   sort_lines(lines, values.sort);
   if (values.quiet && values.format.empty()) {
     print(quiet_list(lines, values));
+    return 0;
+  }
+  if (values.format.empty()) {
+    print(plain_table(lines, values));
     return 0;
   }
   ListFormat how;

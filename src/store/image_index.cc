@@ -106,6 +106,7 @@ std::optional<std::vector<IndexEntry>> parse_copy(std::string_view text, const s
   if (!starts_with(text, stamp + "\n") || !ends_with(text, "\nend\n")) return std::nullopt;
   std::vector<IndexEntry> result;
   text.remove_prefix(stamp.size() + 1);
+  result.reserve(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')));
   while (text != "end\n") {
     const size_t newline = text.find('\n');
     if (newline == std::string_view::npos) return std::nullopt;

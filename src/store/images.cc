@@ -230,30 +230,44 @@ std::optional<ImageRecord> image_by_manifest(const Layout& layout, std::string_v
 }
 
 std::vector<ImageRecord> list_images(const Layout& layout, bool brief) {
-  const std::vector<IndexEntry> entries = read_entries(layout);
-  std::map<std::string, ImageRecord> by_id;
-  for (const IndexEntry& entry : entries) {
+  std::vector<IndexEntry> entries = read_entries(layout);
+  std::vector<ImageRecord> records;
+  records.reserve(entries.size());
+  std::map<std::string_view, size_t> by_id;
+  for (IndexEntry& entry : entries) {
     if (entry.id.empty()) continue;
     auto found = by_id.find(entry.id);
     if (found == by_id.end()) {
-      auto record = brief && entry.summary ? brief_record(entry) : read_record(layout, entry.manifest);
-      if (!record) continue;
-      found = by_id.emplace(entry.id, std::move(*record)).first;
+      auto fresh = brief && entry.summary ? brief_record(entry) : read_record(layout, entry.manifest);
+      if (!fresh) continue;
+      found = by_id.emplace(entry.id, records.size()).first;
+      records.push_back(std::move(*fresh));
     }
-    ImageRecord& record = found->second;
+    ImageRecord& record = records[found->second];
     add_once(record.names, entry.name);
     for (const std::string& repo : entry.repos) add_once(record.repos, repo);
-    record.former = entry.former;
-    if (!entry.name.empty()) add_once(record.repos, base_of(entry.name));
+    record.former = std::move(entry.former);
+    if (!entry.name.empty() && !brief) add_once(record.repos, base_of(entry.name));
     if (entry.manifest == record.digest && record.list_digest.empty()) record.list_digest = entry.list;
   }
-  std::vector<ImageRecord> result;
-  result.reserve(by_id.size());
-  for (auto& [id, record] : by_id) result.push_back(std::move(record));
-  // RFC 3339 in UTC sorts as text; equal times keep the order of ids.
-  std::stable_sort(result.begin(), result.end(),
-                   [](const ImageRecord& a, const ImageRecord& b) { return a.created > b.created; });
-  return result;
+  // RFC 3339 in UTC sorts as text; equal times keep the order of ids. A record is large: each is moved once, in place.
+  std::vector<size_t> order;
+  order.reserve(records.size());
+  for (const auto& [id, index] : by_id) order.push_back(index);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return records[a].created > records[b].created; });
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (order[i] == i) continue;
+    ImageRecord first = std::move(records[i]);
+    size_t hole = i;
+    while (order[hole] != i) {
+      records[hole] = std::move(records[order[hole]]);
+      hole = std::exchange(order[hole], hole);
+    }
+    records[hole] = std::move(first);
+    order[hole] = hole;
+  }
+  return records;
 }
 
 std::vector<std::string> name_history(const ImageRecord& image) {

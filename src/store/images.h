@@ -62,7 +62,8 @@ ImageRecord require_image(const Layout& layout, std::string_view name_or_id);
 /// The record of one manifest ("sha256:…").
 std::optional<ImageRecord> image_by_manifest(const Layout& layout, std::string_view manifest_digest);
 /// One record per image id, newest first.
-/// brief  without author, config and layers, which are most of a record: for tables; one file is read for all
+/// brief  without author, config, layers and the repositories of names, which are most of a record: for tables; one
+///        file is read for all
 std::vector<ImageRecord> list_images(const Layout& layout, bool brief = false);
 /// Every name in the store, for completion: reads one file.
 std::vector<std::string> list_image_names(const Layout& layout);
