@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <random>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -21,6 +22,7 @@ namespace kelp::store {
 namespace {
 
 constexpr std::uint64_t kWritebackStep = 8 << 20;
+constexpr std::uint64_t kFlushStep = 32 << 20;
 
 /// The store keeps sha256 only: its directory is blobs/sha256.
 void check_algorithm(const DigestName& digest) {
@@ -118,12 +120,14 @@ BlobWriter::BlobWriter(BlobWriter&& other) noexcept
     : blobs_(std::move(other.blobs_)),
       path_(std::exchange(other.path_, {})),
       fd_(std::move(other.fd_)),
+      flush_(std::move(other.flush_)),
       offset_(other.offset_),
       synced_(other.synced_),
       keep_(other.keep_),
       complete_(other.complete_) {}
 
 BlobWriter::~BlobWriter() {
+  if (flush_) flush_->thread.join();
   if (fd_ && !path_.empty() && (!keep_ || offset_ == 0)) ::unlink(path_.c_str());
 }
 
@@ -144,7 +148,31 @@ void BlobWriter::write(const void* data, size_t size) {
   const std::uint64_t now = offset_ / kWritebackStep * kWritebackStep;
   if (now > before) {  // starts the disk while the network goes on: the fsync at the end finds little left
     ::sync_file_range(fd_.get(), static_cast<off_t>(before), static_cast<off_t>(now - before), SYNC_FILE_RANGE_WRITE);
+    if (now / kFlushStep > before / kFlushStep) flush_behind();
   }
+}
+
+void BlobWriter::flush_behind() {
+  if (flush_ && !flush_->done) return;
+  end_flush();
+  auto flush = std::make_unique<Flush>();
+  try {
+    flush->thread = std::thread([flush = flush.get(), fd = fd_.get()] {
+      flush->error = ::fdatasync(fd) < 0 ? errno : 0;
+      flush->done = true;
+    });
+  } catch (const std::system_error&) {  // no thread to be had: sync() does all of it
+    return;
+  }
+  flush_ = std::move(flush);
+}
+
+/// An error of the disk is reported once per descriptor: what the thread was told must not get lost.
+void BlobWriter::end_flush() {
+  if (!flush_) return;
+  flush_->thread.join();
+  const int error = std::exchange(flush_, nullptr)->error;
+  if (error != 0) throw SysError("sync " + path_, error);
 }
 
 void BlobWriter::restart() {
@@ -155,6 +183,7 @@ void BlobWriter::restart() {
 
 void BlobWriter::sync() {
   if (complete_ || synced_) return;
+  end_flush();
   if (::fchmod(fd_.get(), 0644) < 0) throw_errno("set the mode of {}", path_);
   if (::fsync(fd_.get()) < 0) throw_errno("sync {}", path_);
   synced_ = true;

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/digest_name.h"
@@ -56,8 +59,18 @@ class BlobWriter {
   void publish(const DigestName& digest);
 
  private:
+  /// A look ahead of sync(): a large blob goes to the disk, and through the disk's own cache, while the rest comes.
+  struct Flush {
+    std::thread thread;
+    std::atomic<bool> done = false;
+    int error = 0;  ///< errno; valid after the thread's end
+  };
+  void flush_behind();
+  void end_flush();
+
   std::string blobs_, path_;
   Fd fd_;
+  std::unique_ptr<Flush> flush_;
   std::uint64_t offset_ = 0;
   bool synced_ = false;
   bool keep_ = false, complete_ = false;
