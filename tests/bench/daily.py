@@ -1,5 +1,6 @@
 """What is typed all day, with more than a toy's amount of it: kelp beside podman."""
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -106,13 +107,14 @@ def streams(table, kelp, place, rounds=3, megabytes=1000, goal=1.5):
     run = (*NONE, "-v", f"{text}:/text:ro", "busybox", "cat", "/text")
     kelp("run", "--name", "logged", *run)
     copy = kelp.dir / "copy"
-    (log,) = kelp.dir.rglob("ctr.log")
+    log = max(kelp.dir.rglob("ctr.log"), key=lambda path: path.stat().st_size)
     candidates = {"cat": ["cat", str(text)], "cat beside cp": ["sh", "-c", f"cp '{log}' '{copy}' & cat '{text}'; wait"],
                   "run --log-driver none": [*kelp.argv, "run", "--rm", "--log-driver", "none", *run],
                   "run": [*kelp.argv, "run", "--rm", *run], "logs": [*kelp.argv, "logs", "logged"]}
     spent = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, argv in candidates.items():
+            os.sync()  # what the one before has written must not go to the disk at the next one's cost
             took, got = piped(argv, kelp.env, kelp.dir)
             if got != size:
                 raise RuntimeError(f"{name}: {got} bytes of {size}")

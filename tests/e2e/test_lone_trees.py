@@ -11,6 +11,8 @@ import pytest
 from harness import images, needs
 from harness.images import LayerTar
 from harness.waiting import until
+from test_crash import Tracer, seed, sweep  # noqa: F401
+from test_store_crash import check, held, sampled, small  # noqa: F401
 
 PLAIN = "--tls-verify=false"
 NONE = ("--network", "none")
@@ -140,6 +142,30 @@ def test_blobs_of_an_index_stay(bare_kelp, place):
     assert "(1 blobs" in out
     assert all(path.exists() for path in first) and not second[1].exists()
     assert kelp("run", "--rm", *NONE, "i2:1", "cat", "/f").out == "2"
+
+
+@pytest.mark.slow
+def test_giving_up_killed_at_system_calls(kelp, held, place, seed, busybox_archive):
+    archives = (small().write_archive(place / "a.tar", "localhost/victim:1"), busybox_archive)
+    tracer = Tracer(kelp, place, "kelp-image")
+
+    def blobs_again():
+        keep_blobs(kelp, True)
+        for archive in archives:
+            kelp("load", "-q", "-i", archive)
+        for mark in (kelp.store / "layers").glob("*/*/lone"):
+            mark.unlink()
+        keep_blobs(kelp, False)
+
+    def after(result):
+        check(kelp, held)
+        kelp("store", "gc")
+        assert not any(path.exists() for path in layer_blobs(kelp, "victim:1"))
+        blobs_again()
+
+    blobs_again()
+    assert all(path.exists() for name in ("busybox", "victim:1") for path in layer_blobs(kelp, name))
+    sweep(tracer, ("store", "gc"), after, sample=sampled(seed))
 
 
 def test_layers_of_images_long_unused_go_first(kelp, place):
