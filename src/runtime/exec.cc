@@ -117,6 +117,7 @@ void tell_the_story(ExecPlan& plan, ChildLink& link) {
   reset_signals();
   ::prctl(PR_SET_NAME, "kelp:exec");
   if (::setsid() < 0 && errno != EPERM) throw_errno("become a session leader");
+  if (process.scheduler && ends_at_fork(*process.scheduler)) set_scheduler(*process.scheduler);
   Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!root) throw_errno("open / of the container");
   new_session_keyring("kelp-exec");
@@ -172,7 +173,8 @@ int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
               &link);
   try {
     if (plan.process.oom_score_adj) set_oom_score_adj(*plan.process.oom_score_adj, true);
-    if (plan.process.scheduler) set_scheduler(*plan.process.scheduler);
+    // Here, where the host's privileges still count; what a fork takes away again is for the real one.
+    if (plan.process.scheduler && !ends_at_fork(*plan.process.scheduler)) set_scheduler(*plan.process.scheduler);
     if (plan.process.io_priority) set_io_priority(*plan.process.io_priority);
     if (plan.memory_policy) set_memory_policy(*plan.memory_policy);
     if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[1]);

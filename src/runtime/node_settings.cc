@@ -199,6 +199,12 @@ void set_scheduler(const spec::Scheduler& scheduler) {
   if (::syscall(SYS_sched_setattr, 0, &attributes, 0) < 0) throw_errno("set the scheduler to {}", scheduler.policy);
 }
 
+bool ends_at_fork(const spec::Scheduler& scheduler) {
+  const auto& flags = scheduler.flags;
+  return scheduler.policy == "SCHED_DEADLINE" ||
+         std::find(flags.begin(), flags.end(), "SCHED_FLAG_RESET_ON_FORK") != flags.end();
+}
+
 void set_io_priority(const spec::IoPriority& priority) {
   const auto io_class = value_of(priority.io_class, kIoClasses, "I/O priority class");
   const int level = io_class == IOPRIO_CLASS_IDLE ? 0 : priority.priority;

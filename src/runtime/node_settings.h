@@ -22,6 +22,8 @@ void set_rlimits(const std::vector<spec::Rlimit>& rlimits);
 /// when `best_effort`, else it is an error.
 void set_oom_score_adj(int value, bool best_effort);
 void set_scheduler(const spec::Scheduler& scheduler);
+/// A child would not have it: the kernel resets it there, or refuses to fork.
+[[nodiscard]] bool ends_at_fork(const spec::Scheduler& scheduler);
 void set_io_priority(const spec::IoPriority& priority);
 void set_personality(const spec::Personality& personality);
 /// Writes /proc/<pid>/timens_offsets; pid 0 = self. Before the first process enters the time namespace.

@@ -176,9 +176,11 @@ void info() {
   int death_signal = 0;
   ::prctl(PR_GET_PDEATHSIG, &death_signal);
   out.number("pdeathsig", death_signal);
-  timespec boot{};
-  ::clock_gettime(CLOCK_BOOTTIME, &boot);
-  out.number("boottime", boot.tv_sec);
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  out.number("boottime", now.tv_sec);
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  out.number("monotonic", now.tv_sec);
   std::printf("%s\n", out.end().c_str());
 }
 

@@ -48,7 +48,7 @@ def test_attribute(oci, option, shown, hidden):
 
 
 @pytest.mark.parametrize("first,second", [("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec"),
-                                          ("noatime", "strictatime"), ("nodiratime", "diratime")])
+                                          ("noatime", "strictatime"), ("nodiratime", "diratime"), ("nosymfollow", "symfollow")])
 def test_the_later_of_two_options_wins(oci, first, second):
     add_tmpfs(oci, first, second)
     assert first not in mounts_of(oci)["/t"][0]
@@ -84,6 +84,50 @@ def test_recursive_attribute(oci, option, shown):
 def test_recursive_atime(nested_oci, option, shown):
     """A user namespace may change the atime modes of its own mounts only."""
     check_recursive(nested_oci, nested_tmpfs(nested_oci), option, shown)
+
+
+CLEARING = {"rrw": "ro", "rsuid": "nosuid", "rdev": "nodev", "rexec": "noexec", "rsymfollow": "nosymfollow",
+            "rdiratime": "nodiratime", "ratime": "noatime", "rrelatime": "noatime", "rstrictatime": "noatime",
+            "rnorelatime": "noatime", "rnostrictatime": "noatime"}
+
+
+@pytest.mark.parametrize("option", CLEARING)
+def test_recursive_attribute_is_taken_away(kelp_oci_nested, option):
+    """Where the mounts belong to the container's own user namespace, here that of its caller."""
+    oci = kelp_oci_nested
+    without_user_namespace(oci)
+    source = nested_tmpfs(oci)
+    word = CLEARING[option]
+    for point in (source, source / "below"):
+        subprocess.run([*oci.nested.prefix(), "mount", "-o", f"remount,bind,{word}", str(point)], check=True)
+    add_bind(oci, source, "rbind", destination="/before")
+    add_bind(oci, source, "rbind", option)
+    found = {point: entry[0] for point, entry in mounts_of(oci).items()}
+    assert word in found["/before"] and word in found["/before/below"], found
+    for point in ("/d", "/d/below"):
+        assert word not in found[point] and ("relatime" in found[point]) == (option != "rstrictatime"), found
+
+
+def without_user_namespace(oci):
+    """The container stays in that of its caller."""
+    oci.linux["namespaces"] = [entry for entry in oci.linux["namespaces"] if entry["type"] != "user"]
+    for kind in ("uidMappings", "gidMappings"):
+        oci.linux.pop(kind)
+
+
+@pytest.mark.parametrize("options", [("norelatime",), ("strictatime", "nostrictatime"), ("noatime", "atime")], ids=lambda words: words[-1])
+def test_access_time_as_the_kernel_has_it_by_default(oci, options):
+    add_tmpfs(oci, *options)
+    shown = mounts_of(oci)["/t"][0]
+    assert "relatime" in shown and "noatime" not in shown, shown
+
+
+@pytest.mark.parametrize("option", ["sync", "dirsync", "mand", "lazytime"])
+def test_flag_of_the_file_system_itself(oci, option):
+    """Asked of the file system, which shows it where it has it."""
+    add_tmpfs(oci, option)
+    entry = mounts_of(oci)["/t"]
+    assert entry[2] == "tmpfs" and (option == "mand" or option in entry[3].split(",")), entry
 
 
 def test_plain_attribute_is_not_recursive(oci):

@@ -1,6 +1,7 @@
 """Namespaces: new, given by path, left out; id maps; time offsets."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -54,6 +55,51 @@ def test_join_by_path(oci):
     assert inside["ns"]["mnt"] != os.readlink(f"/proc/{pid}/ns/mnt")
 
 
+ALL = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgroup": "cgroup", "time": "time", "mount": "mnt"}
+
+
+@pytest.fixture
+def mount_namespace_beside():
+    """Makes a mount namespace with the host's files that the user namespace of a process owns; returns its path."""
+    made = []
+
+    def make(pid):
+        beside = subprocess.Popen(["nsenter", "-t", str(pid), "-U", "--preserve-credentials", "unshare", "--mount", "sh", "-c",
+                                   "echo made; exec sleep infinity"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        made.append(beside)
+        beside.stdout.readline()
+        return f"/proc/{beside.pid}/ns/mnt"
+
+    yield make
+    for beside in made:
+        beside.kill()
+        beside.wait()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "user"])
+def test_each_kind_is_joined_by_path(kelp_oci, mount_namespace_beside, kind):
+    """Beside the first one's user namespace, whose it is; all others are new."""
+    oci = kelp_oci
+    oci.linux["namespaces"].append({"type": "time"})
+    oci.create("wait")
+    oci.start()
+    oci.output("ready")
+    pid = oci.state()["pid"]
+    paths = {name: f"/proc/{pid}/ns/{name}" for name in ALL.values()}
+    if kind == "mount":  # the first one's own has no more than its root in it
+        paths["mnt"] = mount_namespace_beside(pid)
+    links = {name: os.readlink(path) for name, path in paths.items()}
+    for entry in oci.linux["namespaces"]:
+        if entry["type"] in ("user", kind):
+            entry["path"] = paths[ALL[entry["type"]]]
+    for key in ("uidMappings", "gidMappings"):
+        oci.linux.pop(key)
+    if kind == "uts":
+        oci.config.pop("hostname")
+    inside = oci.info(id="c2")["ns"]
+    assert {name for name in ALL.values() if inside[name] == links[name]} == {"user", ALL[kind]}
+
+
 def test_bad_path(oci):
     for entry in oci.linux["namespaces"]:
         if entry["type"] == "network":
@@ -64,8 +110,9 @@ def test_bad_path(oci):
 def test_time_offsets(oci):
     oci.config["ociVersion"] = "1.1.0"
     oci.linux["namespaces"].append({"type": "time"})
-    oci.linux["timeOffsets"] = {"boottime": {"secs": 100000000, "nanosecs": 0}}
-    assert oci.info()["boottime"] > 100000000
+    oci.linux["timeOffsets"] = {"boottime": {"secs": 100000000, "nanosecs": 0}, "monotonic": {"secs": 200000000, "nanosecs": 0}}
+    info = oci.info()
+    assert 100000000 < info["boottime"] < 200000000 < info["monotonic"]
 
 
 def test_loopback_is_up(oci):

@@ -1,5 +1,6 @@
 """The payload's process: ids, capabilities, limits, environment, descriptors, exit status."""
 
+import json
 import os
 
 import pytest
@@ -76,6 +77,31 @@ def test_rlimits(oci):
     assert limits["NOFILE"] == [100, 200] and limits["CORE"] == [0, 0]
 
 
+def test_every_rlimit(oci):
+    """Lower than what the caller has: nobody may raise his own."""
+    names = ("AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS", "RTPRIO",
+             "RTTIME", "SIGPENDING", "STACK")
+    wanted = {}
+    for name in names:
+        hard = resource_limit(name)
+        wanted[name] = [min(hard, 1 << 30) - 1, min(hard, 1 << 30)] if hard > 1 else [0, hard]
+    oci.process["rlimits"] = [{"type": f"RLIMIT_{name}", "soft": soft, "hard": hard} for name, (soft, hard) in wanted.items()]
+    limits = oci.info()["rlimits"]
+    assert {name: limits[name] for name in names} == wanted
+
+
+def resource_limit(name):
+    """The caller's own hard limit, from the kernel's table."""
+    words = {"AS": "Max address space", "CORE": "Max core file size", "CPU": "Max cpu time", "DATA": "Max data size",
+             "FSIZE": "Max file size", "LOCKS": "Max file locks", "MEMLOCK": "Max locked memory", "MSGQUEUE": "Max msgqueue size",
+             "NICE": "Max nice priority", "NOFILE": "Max open files", "NPROC": "Max processes", "RSS": "Max resident set",
+             "RTPRIO": "Max realtime priority", "RTTIME": "Max realtime timeout", "SIGPENDING": "Max pending signals",
+             "STACK": "Max stack size"}
+    line = next(line for line in open("/proc/self/limits") if line.startswith(words[name]))
+    value = line[26:].split()[1]
+    return 1 << 62 if value == "unlimited" else int(value)
+
+
 def test_oom_score_adj(oci):
     oci.process["oomScoreAdj"] = 500
     assert oci.info()["oom_score_adj"].strip() == "500"
@@ -144,11 +170,44 @@ def test_program_found_in_path_of_the_container(oci):
     assert oci.run().out == "found\n"
 
 
-def test_scheduler_and_io_priority(kelp_oci):
-    kelp_oci.process["scheduler"] = {"policy": "SCHED_BATCH", "nice": 5}
-    kelp_oci.process["ioPriority"] = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
-    info = kelp_oci.info()
-    assert info["policy"] == 3 and info["nice"] == 5 and info["ioprio"] >> 13 == 3
+RESET_ON_FORK = 0x40000000
+
+
+@pytest.mark.parametrize("scheduler, policy, more", [
+    ({"policy": "SCHED_OTHER"}, 0, 4), ({"policy": "SCHED_BATCH"}, 3, 2), ({"policy": "SCHED_IDLE"}, 5, 0),
+    ({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]}, RESET_ON_FORK, 3)],
+    ids=["other", "batch", "idle", "reset-on-fork"])
+def test_scheduler(kelp_oci, scheduler, policy, more):
+    """Of the container's process, and of those that join it. Nobody may be nicer to himself than his caller is."""
+    nice = min(os.nice(0) + more, 19)
+    kelp_oci.process["scheduler"] = {**scheduler, "nice": nice}
+    kelp_oci.create("info", ";", "wait")
+    kelp_oci.start()
+    for info in (json.loads(kelp_oci.output("ready").splitlines()[0]), kelp_oci.exec("info").json):
+        assert (info["policy"], info["nice"]) == (policy, nice)
+
+
+@pytest.mark.parametrize("scheduler, says", [({"policy": "SCHED_FAST"}, "SCHED_FAST"),
+                                             ({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_NONE"]}, "SCHED_FLAG_NONE"),
+                                             ({"policy": "SCHED_FIFO", "priority": 100}, "SCHED_FIFO"),
+                                             ({"policy": "SCHED_DEADLINE", "runtime": 9, "deadline": 3, "period": 3}, "SCHED_DEADLINE")])
+def test_scheduler_that_cannot_be_is_refused(kelp_oci, scheduler, says):
+    kelp_oci.process["scheduler"] = scheduler
+    done = kelp_oci.run("exit", "0", code=None)
+    assert done.code != 0 and says in done.err and len(done.err.splitlines()) <= 2, str(done)
+
+
+@pytest.mark.parametrize("name, level, value", [("BE", 0, 2 << 13), ("BE", 6, 2 << 13 | 6), ("IDLE", 0, 3 << 13)])
+def test_io_priority(kelp_oci, name, level, value):
+    kelp_oci.process["ioPriority"] = {"class": f"IOPRIO_CLASS_{name}", "priority": level}
+    assert kelp_oci.info()["ioprio"] == value
+
+
+@pytest.mark.parametrize("name, level, says", [("NONE_SUCH", 0, "NONE_SUCH"), ("BE", 8, "8"), ("BE", -1, "-1")])
+def test_io_priority_that_cannot_be_is_refused(kelp_oci, name, level, says):
+    kelp_oci.process["ioPriority"] = {"class": f"IOPRIO_CLASS_{name}", "priority": level}
+    done = kelp_oci.run("exit", "0", code=None)
+    assert done.code != 0 and says in done.err and len(done.err.splitlines()) <= 2, str(done)
 
 
 def test_personality(kelp_oci):
@@ -181,7 +240,6 @@ def test_affinity_of_exec(kelp_oci):
     kelp_oci.process["execCPUAffinity"] = {"initial": str(cpus[0]), "final": str(cpus[-1])}
     kelp_oci.create("info", ";", "wait")
     kelp_oci.start()
-    import json
     assert json.loads(kelp_oci.output("ready").splitlines()[0])["cpus"] == cpus
     assert kelp_oci.exec("info").json["cpus"] == [cpus[-1]]
 

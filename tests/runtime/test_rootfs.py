@@ -111,11 +111,21 @@ def test_propagation_of_the_root(oci):
         assert not any(field.startswith("shared:") for field in fields[6:fields.index("-")]), line
 
 
-def test_extra_device(kelp_oci):
-    kelp_oci.linux["devices"] = [{"type": "c", "path": "/dev/mynull", "major": 1, "minor": 3, "fileMode": 0o666,
-                                  "uid": 0, "gid": 0}]
-    done = kelp_oci.run("write", "/dev/mynull", "x", code=None)
-    assert done.out == "ok\n" or "mynull" in done.err
+def test_extra_device(oci):
+    """A node of the host's in a user namespace, where none can be made; what is no device has its own mode and owner."""
+    oci.linux["devices"] = [{"type": "c", "path": "/dev/null", "major": 1, "minor": 3, "fileMode": 0o666},
+                            {"type": "p", "path": "/dev/line", "fileMode": 0o622, "uid": 7, "gid": 8}]
+    null, line = (json.loads(text) for text in lines_of(oci, "stat", "/dev/null", ";", "stat", "/dev/line"))
+    assert (null["type"], null["major"], null["minor"]) == ("char", 1, 3)
+    assert (line["type"], line["mode"], line["uid"], line["gid"]) == ("fifo", 0o622, 7, 8)
+
+
+@pytest.mark.parametrize("path, number", [("/dev/mynull", (1, 3)), ("/dev/null", (1, 5))], ids=["no-such-node", "another-node"])
+def test_a_device_that_a_user_namespace_cannot_have_is_refused(kelp_oci, path, number):
+    kelp_oci.linux["devices"] = [{"type": "c", "path": path, "major": number[0], "minor": number[1], "fileMode": 0o666}]
+    kelp_oci.config["mounts"] = [entry for entry in kelp_oci.config["mounts"] if entry["destination"] != "/dev/shm"]
+    done = kelp_oci.run("exit", "0", code=None)
+    assert done.code != 0 and path in done.err and len(done.err.splitlines()) <= 2, str(done)
 
 
 @pytest.mark.parametrize("missing", ["mounts", "root"])
