@@ -49,11 +49,22 @@ def sources():
     return sorted(p for p in SRC.rglob("*") if p.suffix in (".cc", ".h"))
 
 
+def documented_layers():
+    """The table of ARCHITECTURE.md: layer -> layers it may use."""
+    rows = re.findall(r"^\| (\w+) \| ([\w, –]+) \| [^|]+ \| [^|]+ \|$", (TOP / "ARCHITECTURE.md").read_text(), re.M)
+    return {layer: set(re.findall(r"\w+", names)) for layer, names in rows if layer != "layer"}
+
+
 def where(path):
     return path.relative_to(TOP)
 
 
 def check_includes():
+    documented, there = documented_layers(), {path.name for path in SRC.iterdir() if path.is_dir()}
+    for layer in sorted(there):  # layers that are only planned do not count
+        said, held = documented.get(layer), MAY_USE.get(layer, set()) & there
+        if said != held:
+            yield f"ARCHITECTURE.md: {layer} may use {sorted(said or ())}, and by tests/lint/layers.py {sorted(held)}"
     for path in sources():
         layer = path.relative_to(SRC).parts[0]
         if layer not in MAY_USE:
