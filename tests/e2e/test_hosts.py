@@ -120,6 +120,40 @@ def test_single_id(kelp, agent, setup):
     assert "kelp doctor" in result.err
 
 
+def findings(host, **more):
+    answer = json.loads(host("doctor", "--format", "json", **more).out)
+    return {finding["Name"]: finding for finding in answer["Findings"]}
+
+
+# What brings a package here, by the distribution.
+INSTALL = r"(sudo (apt-get install|dnf install|zypper install|pacman -S|apk add)|install the package) "
+
+
+def test_helpers_of_id_maps_that_are_missing_have_their_package_named(kelp, agent):
+    found = findings(Host(kelp, agent, NO_HELPER))["id helpers"]
+    assert found["Verdict"] == "warning" and "newuidmap" in found["Text"], found
+    assert re.fullmatch(INSTALL + "(uidmap|shadow-utils|shadow|shadow-uidmap)", found["Fix"]), found
+
+
+def test_a_range_that_is_too_small(kelp, agent):
+    """Containers have what there is; that images may need more is said, with the command that adds it."""
+    name, first = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip(), needs_first_id()
+    host = Host(kelp, agent, f"printf '{name}:{first}:1000\\n' >/run/kelp-test-ids; mount --bind /run/kelp-test-ids /etc/subuid; "
+                "mount --bind /run/kelp-test-ids /etc/subgid; rm /run/kelp-test-ids")
+    found = findings(host)["subordinate ids"]
+    assert found["Verdict"] == "warning" and found["Text"].startswith("1000 user ids and 1000 group ids "), found
+    assert re.fullmatch(rf"sudo usermod --add-subuids \d+-\d+ --add-subgids \d+-\d+ {re.escape(name)}", found["Fix"]), found
+    result = host("run", "--rm", *NONE, "busybox", "cat", "/proc/self/uid_map")
+    assert [line.split()[2] for line in result.lines] == ["1", "1000"], result
+
+
+def needs_first_id():
+    """The first of this user's subordinate ids."""
+    needs.need("subids")
+    names = (subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip(), str(os.getuid()))
+    return next(int(line.split(":")[1]) for line in open("/etc/subuid") if line.split(":")[0] in names)
+
+
 def test_a_user_in_single_id_mode_is_the_one_id_under_another_number(kelp, agent):
     host = Host(kelp, agent, NO_RANGES)
     out = host("run", "--rm", "-u", "app", "busybox", "sh", "-c", "id -u; id -g; cat /proc/self/uid_map; touch /tmp/f && "
@@ -169,6 +203,37 @@ def test_no_tun(kelp, agent, place):
     settings.write_text('[network]\ndefault = "host"\n')
     assert host("run", "--rm", "busybox", "readlink", "/proc/self/ns/net").text == os.readlink("/proc/self/ns/net")
     host.runs("--network", "none")
+
+
+def test_programs_of_others_have_their_versions_or_their_packages_named(kelp, agent, place):
+    needs.need("tun")
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "pasta").write_text("#!/bin/sh\necho pasta 0.0~of-a-test\necho Copyright\n")
+    (tools / "pasta").chmod(0o755)
+    found = findings(Host(kelp, agent, env={"PATH": f"{tools}:{kelp.env['PATH']}"}))
+    slirp = needs.find_program("slirp4netns")
+    version = subprocess.run([slirp, "--version"], capture_output=True, text=True).stdout.split()[2]
+    assert found["slirp4netns"]["Text"].startswith(f"{slirp} ") and version in found["slirp4netns"]["Text"], found
+    assert found["pasta"]["Text"] == f"{tools}/pasta (pasta 0.0~of-a-test)", found
+
+    without = Host(kelp, agent, "for p in slirp4netns pasta; do f=$(command -v $p) && mount --bind /dev/null $f; done; true")
+    found = findings(without)
+    assert found["slirp4netns"]["Verdict"] == "warning" and "not installed" in found["slirp4netns"]["Text"], found
+    assert re.fullmatch(INSTALL + "slirp4netns", found["slirp4netns"]["Fix"]), found
+    assert found["pasta"]["Verdict"] == "ok" and "not needed" in found["pasta"]["Text"], found
+    lines = without("run", "--rm", "busybox", "true", code=125).err.splitlines()
+    assert len(lines) == 2 and "slirp4netns" in lines[0] and "kelp doctor" in lines[1], lines
+    without.runs(*NONE)
+
+
+def test_fuse_overlayfs_that_is_missing_and_needed_has_its_package_named(kelp_factory, agent, mounted):
+    needs.need("fuse")
+    kelp = kelp_factory()
+    mounted(kelp.data, type="overlay")
+    found = findings(Host(kelp, agent, "p=$(command -v fuse-overlayfs) && mount --bind /dev/null $p || true"))["fuse-overlayfs"]
+    assert found["Verdict"] == "warning" and "copies its image" in found["Text"], found
+    assert re.fullmatch(INSTALL + "fuse-overlayfs", found["Fix"]), found
 
 
 @pytest.mark.parametrize("text, says", [('[network]\ndefault = 3\n', r"kelp.toml:2: network.default: must be a string"),

@@ -110,6 +110,55 @@ def test_default_interface_and_resolver(kelp):
     assert "10.0.2.100/24" in out and "nameserver 10.0.2.3" in out
 
 
+def test_mtu_network_and_ipv6_of_slirp4netns(kelp):
+    """In the interface, in the files that are made from it, and for what is forwarded into it."""
+    needs.need("tun")
+    port = free_port()
+    kelp("run", "-d", "--name", "c", "--network", "slirp4netns:mtu=1400,cidr=10.99.7.0/24,port_handler=slirp4netns", "-p",
+         f"127.0.0.1:{port}:8000", "busybox", *SERVE)
+    out = kelp("exec", "c", "sh", "-c", "ip -o -4 addr show tap0; cat /sys/class/net/tap0/mtu /etc/resolv.conf /etc/hosts").out
+    assert " 10.99.7.100/24 " in out and "\n1400\n" in out and "nameserver 10.99.7.3\n" in out, out
+    assert re.search(r"^10\.99\.7\.100\s.*\bc$", out, re.M), out
+    assert answered(port) == b"served\n"
+    look = "for i in $(seq 100); do grep ' tap0$' /proc/net/if_inet6 | grep '^fd' && exit; sleep 0.1; done; echo none"
+    if os.path.exists("/proc/net/if_inet6"):
+        assert kelp("run", "--rm", "--network", "slirp4netns:enable_ipv6=true", "busybox", "sh", "-c", look).out.startswith("fd")
+        assert kelp("run", "--rm", "busybox", "sh", "-c", look.replace("100", "5")).text == "none"
+
+
+def test_outbound_address_of_slirp4netns(kelp):
+    """The host's side of a connection has the address that was named; that of the other kind is handed on."""
+    needs.need("tun")
+    seen = []
+
+    def serve(listener):
+        link, address = listener.accept()
+        seen.append(address[0])
+        link.sendall(b"heard\n")
+        link.close()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        mode = "slirp4netns:allow_host_loopback=true,outbound_addr=127.0.0.2"
+        assert kelp("run", "--rm", "--network", mode, "busybox", "nc", "10.0.2.2", str(listener.getsockname()[1]), timeout=30).out == "heard\n"
+    assert seen == ["127.0.0.2"]
+    from harness import processes
+    kelp("run", "-d", "--name", "c", "--network", "slirp4netns:enable_ipv6=true,outbound_addr6=::1", "busybox", "sleep", "100")
+    (pid,) = [pid for pid, state, name in processes.descendants() if name.startswith("slirp4netns") and state != "Z"]
+    assert b"--outbound-addr6=::1" in open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+
+
+@pytest.mark.parametrize("option, says, hint", [
+    ("mtu=12", "mtu.*12.*68 and 65521", None), ("cidr=10.0.0.0", "cidr.*10.0.0.0", None), ("cidr=10.0.0.0/30", "cidr.*25 bits", None),
+    ("enable_ipv6=maybe", "enable_ipv6.*maybe", None), ("warp=1", "unknown option.*warp", None),
+    ("port_handler=rootlesskit", "port_handler=rootlesskit is not supported", "leave the option out")])
+def test_options_of_slirp4netns_that_cannot_be_are_refused(kelp, option, says, hint):
+    kelp.fails("run", "--rm", "--network", f"slirp4netns:{option}", "busybox", "true", says=says, hint=hint)
+    assert kelp("ps", "-aq").text == ""
+
+
 def test_none_has_only_loopback_and_it_works(kelp):
     out = kelp("run", "--rm", "--network", "none", "busybox", "sh", "-c",
                "ls /sys/class/net; (echo hi | nc -l -p 90 &) ; sleep 0.3; nc 127.0.0.1 90").out
@@ -144,6 +193,22 @@ def test_ipc_of_another_container(kelp):
     out = kelp("run", "--rm", "--network", "none", "--ipc", "container:first", "busybox", "sh", "-c",
                show + "; cat /dev/shm/f").lines
     assert out == [first, "memory"]
+
+
+def test_kernel_settings_of_shared_namespaces(kelp):
+    """They are those of the network and of the IPC namespace, whoever sets them; the host's are not to be had."""
+    kelp("run", "-d", "--name", "first", "--network", "none", "--ipc", "shareable", "busybox", "sleep", "100")
+    show = ("cat", "/proc/sys/net/ipv4/ip_default_ttl", "/proc/sys/kernel/msgmax", "/proc/sys/fs/mqueue/msg_max")
+    own = kelp("exec", "first", *show).lines
+    wanted = ["77", "9000", "12"]
+    assert not set(own) & set(wanted)
+    settings = [word for name, value in zip(("net.ipv4.ip_default_ttl", "kernel.msgmax", "fs.mqueue.msg_max"), wanted)
+                for word in ("--sysctl", f"{name}={value}")]
+    assert kelp("run", "--rm", "--network", "container:first", "--ipc", "container:first", *settings, "busybox", *show).lines == wanted
+    assert kelp("exec", "first", *show).lines == wanted
+    for space, setting in (("network", "net.ipv4.ip_default_ttl=77"), ("ipc", "kernel.msgmax=9000")):
+        kelp.fails("run", "--rm", *(("--network", "none") if space == "ipc" else ()), f"--{space}", "host", "--sysctl", setting, "busybox",
+                   "true", says=f"{setting.split('=')[0]}.*host's {space}")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -134,3 +134,33 @@ def test_much_output_through_a_slow_reader(kelp):
     while piece := child.stdout.read(1 << 20):
         total += len(piece)
     assert total == 20_000_000 and child.wait(20) == 0
+
+
+TABLE = r"ID +NAME +CPU % +[^\n]*AVG CPU %\r\n[0-9a-f]{12} +c +\d+\.\d\d%"
+
+
+def test_stats_are_drawn_over_the_last_ones(kelp):
+    """The whole table, again and again from the top of the screen, to the end of what it is about; or one below the other."""
+    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "1000")
+    terminal = kelp.terminal("stats", "-i", "1", "c", size=(24, 200))
+    for _ in range(3):
+        terminal.expect(r"^\x1b\[H\x1b\[2J" + TABLE)
+        terminal.expect(r"\r\n")
+    below = kelp.terminal("stats", "-i", "1", "--no-reset", "c", size=(24, 200))
+    for _ in range(2):
+        below.expect("^" + TABLE)
+        below.expect(r"\r\n")
+    kelp("stop", "-t", "0", "c")
+    assert terminal.wait() == below.wait() == 0
+
+
+def test_stats_of_all_follow_who_comes_and_goes(kelp):
+    kelp("run", "-d", "--name", "c", *NONE, "busybox", "sleep", "1000")
+    terminal = kelp.terminal("stats", "-i", "1", size=(24, 200))
+    terminal.expect(TABLE)
+    kelp("run", "-d", "--name", "d", *NONE, "busybox", "sleep", "1000")
+    terminal.expect(r"[0-9a-f]{12} +d +\d")
+    kelp("rm", "-f", "-t", "0", "d")
+    terminal.expect(r"\x1b\[2J" + TABLE + r"[^\n]*\r\n(?![0-9a-f])")
+    terminal.type("\x03")
+    assert terminal.wait() in (-signal.SIGINT, 130)
