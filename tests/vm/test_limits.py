@@ -3,8 +3,9 @@
 import pytest
 
 CONTAINER = "kelp run --rm --network none"
-# As ssh gives it, as a unit of the user manager has it, and as cron has it: linger gives all three a manager to ask.
-MODES = ("session", "unit", "bare")
+# As ssh gives it, as a terminal under the user manager and a unit of it have it, and as cron has it: linger gives all of
+# them a manager to ask.
+MODES = ("session", "terminal", "unit", "bare")
 
 
 @pytest.mark.parametrize("mode", MODES)
