@@ -153,14 +153,27 @@ GlobalOptions global_options(const Options& options) {
   return global;
 }
 
-int dispatch(char** argv, const Options& options) {
+/// Who reads our exit status when we fail.
+struct Caller {
+  bool execs = false;
+  bool is_kelp = false;
+};
+
+/// runc's: 255 of exec, whose other statuses are the program's, and 1. kelp reads podman's, which tell a command that
+/// was not found.
+int failure_status(const Caller& caller, int status) {
+  if (caller.is_kelp) return status;
+  return caller.execs ? 255 : 1;
+}
+
+int dispatch(char** argv, const Options& options, Caller& caller) {
   if (options.flag("version")) {
     print("kelp-oci version " KELP_VERSION "\nspec: 1.3.0\n");
     return 0;
   }
   if (options.flag("help") || options.words().empty() || options.words()[0] == "help") {
     print(help());
-    return options.flag("help") || !options.words().empty() ? 0 : kExitFailure;
+    return options.flag("help") || !options.words().empty() ? 0 : failure_status(caller, kExitFailure);
   }
   const Command& command = find_command(options.words()[0]);
   const std::vector<std::string> rest(options.words().begin() + 1, options.words().end());
@@ -178,6 +191,10 @@ int dispatch(char** argv, const Options& options) {
   const size_t count = own.words().size();
   if (count < command.min_words || count > command.max_words)
     throw_usage("usage: kelp-oci {} [OPTION…] {}", command.name, command.usage);
+  // Mistakes of the command line end with 1 in runc, those of exec, too. What kelp alone does, of every version: it
+  // holds containers at their start, and hands the process over by descriptor.
+  caller.execs = &command == &kExec;
+  caller.is_kelp = own.has("hold-fd") || (caller.execs && starts_with(own.value("process"), "/proc/self/fd/"));
   const GlobalOptions global = global_options(options);
   return command.run({global, own, own.words()});
 }
@@ -194,18 +211,19 @@ void report(const Error& error, bool log_is_file) {
 
 int main(int argc, char** argv) {
   Fd log_file;
+  Caller caller;
   try {
     ::prctl(PR_SET_NAME, "kelp-oci");
     log::set_sink({.program = "kelp-oci"});
     Options options;
     options.parse(kGlobalOptions, std::vector<std::string>(argv + 1, argv + argc), 0, true);
     set_up_log(options, log_file);
-    return dispatch(argv, options);
+    return dispatch(argv, options, caller);
   } catch (const Error& error) {
     report(error, log_file.valid());
-    return error.exit_code();
+    return failure_status(caller, error.exit_code());
   } catch (const std::exception& error) {
     report(Error(error.what()), log_file.valid());
-    return kExitFailure;
+    return failure_status(caller, kExitFailure);
   }
 }

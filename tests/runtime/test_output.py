@@ -118,6 +118,31 @@ def test_unknown_container(oci, words):
     assert done.code != 0 and done.out == "" and re.search("not exist|no such", done.err, re.I), str(done)
 
 
+FAILURES = {
+    "unknown option": ("run", "--no-such-option", "c9"), "unknown global option": ("--no-such-option", "list"), "no words": ("start",),
+    "unknown container": ("start", "c9"), "no bundle": ("run", "--bundle", "/no/such/place", "c9"), "bad id": ("run", "a/b"),
+    "name in use": ("create", "c1"), "unknown signal": ("kill", "c1", "NOSUCH"), "delete of one that runs": ("delete", "c1"),
+    "pause of an unknown one": ("pause", "c9"), "resume of one that runs": ("resume", "c1"), "spec over a file": ("spec",),
+    "exec in an unknown one": ("exec", "c9", "/probe", "exit", "0"), "exec of nothing": ("exec", "c1", "/no/such/program"),
+    "exec of a directory": ("exec", "c1", "/tmp"), "unknown option of exec": ("exec", "--no-such-option", "c1", "/probe"), "no words of exec": ("exec",)}
+
+
+def test_status_of_failures(both):
+    """Engines and scripts know runc's, whatever went wrong; a program's own is passed on."""
+    said = []
+    for runtime in both:
+        runtime.create("wait")
+        runtime.start()
+        runtime.output("ready")
+        said.append({name: runtime(*words, code=None).code for name, words in FAILURES.items()})
+        for status in (0, 1, 7, 125, 255):
+            runtime.exec("exit", str(status), code=status)
+        runtime.process["args"] = ["/no/such/program"]
+        said[-1]["run of nothing"] = runtime.run(id="c2", code=None).code
+    assert said[0] == said[1]
+    assert {name for name, status in said[0].items() if status != 1} == {name for name in FAILURES if name.startswith("exec ")}
+
+
 def test_delete_force_of_an_unknown_one(oci):
     assert oci("delete", "--force", "none").code == 0
 
@@ -283,7 +308,7 @@ def test_restore(kelp_oci_nested, how):
         oci("delete", "--force", "c1")
     else:
         done = oci(*args, *more, "c1", code=None)
-        assert done.code == {"foreground": 7, "failed": 125}[how], str(done)
+        assert done.code == {"foreground": 7, "failed": 1}[how], str(done)
     verb, options = arguments(oci)
     assert verb == "restore" and {
         ("--root", str(oci.rootfs)), ("--restore-detached", ""), ("--external", "mnt[/home]:/tmp"),
