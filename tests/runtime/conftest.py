@@ -21,7 +21,7 @@ import time
 import pytest
 from _pytest.runner import runtestprotocol
 
-from harness import confine, leaks, needs, programs
+from harness import confine, leaks, needs, processes, programs
 
 HERE = pathlib.Path(__file__).parent
 RUNTIMES = [name for name in os.environ.get("RUNTIME", "kelp-oci,kelp-oci-nested,crun,runc").split(",") if name]
@@ -121,6 +121,7 @@ class Nested:
         self.process = subprocess.Popen(
             ["unshare", "--map-root-user", "--map-auto", "--mount", *self.OPTIONS, "--kill-child", *self.PROGRAM],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        processes.expect(self.process.pid)  # it outlives tests
         self.pid = self._first()
         self.ids = min(int(open(f"/proc/{self.pid}/{kind}_map").read().split()[-1]) for kind in ("uid", "gid"))
 
@@ -134,6 +135,7 @@ class Nested:
     def end(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        processes.forget(self.process.pid)
 
 
 @pytest.fixture(scope="session")
