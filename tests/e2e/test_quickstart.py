@@ -1,7 +1,9 @@
 """The functions of contrib/quickstart, with all that would touch the host replaced. Whole it is run in tests/install."""
 
+import json
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -151,3 +153,16 @@ def test_a_host_on_which_containers_cannot_run_is_told_what_mends_it(place):
 def test_an_unknown_argument(place):
     done = subprocess.run([CONTRIB / "quickstart", "--warp"], capture_output=True, text=True)
     assert done.returncode != 0 and "--warp" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_libraries_come_from_the_distribution_and_else_from_their_wraps(place):
+    """Each wrap stands in for a library that is asked for by its name; here, where all of them are installed, none did."""
+    text = (programs.TOP / "meson.build").read_text()
+    wraps = {path.stem for path in (programs.TOP / "subprojects").glob("*.wrap")}
+    assert wraps and wraps == set(re.findall(r"= dependency\('([^']+)',[^\n]* fallback: \['\1', ", text))
+    assert "wrap_mode" not in text and "force_fallback_for" not in text and "subproject(" not in text
+    for name in wraps:
+        wrap = (programs.TOP / "subprojects" / f"{name}.wrap").read_text()
+        assert re.search(r"^source_url = https://", wrap, re.M) and re.search(r"^source_hash = [0-9a-f]{64}$", wrap, re.M), name
+    project = json.loads((programs.build_dir() / "meson-info/intro-projectinfo.json").read_text())
+    assert [entry["name"] for entry in project["subprojects"]] == []
