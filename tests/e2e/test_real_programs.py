@@ -210,6 +210,41 @@ def test_redis_keeps_its_data_in_a_volume(kelp):
     until("healthy again", lambda: healthy(kelp, "db"), seconds=60)
 
 
+def test_a_redis_image_brings_its_health_check_and_its_volume(kelp, place):
+    """As images of databases do: HEALTHCHECK, VOLUME and USER stand in the image, the user only names a volume."""
+    (place / "redis.json").write_text(json.dumps({
+        "User": "redis", "Volumes": {"/var/lib/redis": {}},
+        "Cmd": ["redis-server", "--dir", "/var/lib/redis", "--appendonly", "yes"],
+        "Healthcheck": {"Test": ["CMD-SHELL", "redis-cli ping | grep PONG"], "Interval": 200_000_000, "Timeout": 5_000_000_000,
+                        "Retries": 1}}))
+    kelp("create", "--name", "base", *NONE, IMAGE)
+    kelp("commit", "-q", "--config", str(place / "redis.json"), "base", "redis-image")
+    kelp("rm", "base")
+
+    def state():
+        return json.loads(kelp("inspect", "db").out)[0]["State"]
+
+    kelp("run", "-d", "--name", "db", "-v", "data:/var/lib/redis", *NONE, "redis-image")
+    until("healthy", lambda: healthy(kelp, "db"), seconds=60)
+    health = state()["Health"]
+    assert health["FailingStreak"] == 0 and health["Log"][-1]["ExitCode"] == 0 and "PONG" in health["Log"][-1]["Output"]
+    assert kelp("volume", "ls", "-q").lines == ["data"]  # the named one stands where the image would have an anonymous one
+    assert kelp("exec", "db", "redis-cli", "set", "kept", "by the volume").text == "OK"
+
+    first = state()["Pid"]
+    kelp("restart", "-t", "20", "db")
+    assert state()["Pid"] != first
+    until("healthy after the restart", lambda: healthy(kelp, "db"), seconds=60)
+    assert kelp("exec", "db", "redis-cli", "get", "kept").text == "by the volume"
+
+    kelp("rm", "-f", "-v", "-t", "20", "db")  # -v removes anonymous volumes only
+    kelp("run", "-d", "--name", "db", "-v", "data:/var/lib/redis", *NONE, "redis-image")
+    until("healthy from the volume", lambda: healthy(kelp, "db"), seconds=60)
+    assert kelp("exec", "db", "redis-cli", "get", "kept").text == "by the volume"
+    kelp("rm", "-f", "-t", "20", "db")
+    kelp("rmi", "redis-image")
+
+
 # --- scripts ---------------------------------------------------------------------------------------------------------
 
 def play(tool, place):
