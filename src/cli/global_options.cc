@@ -21,6 +21,11 @@ void add_global_options(OptionSet& options, ProgramOptions& values, bool with_ve
       .complete(Complete::file);
   options.list("hooks-dir", values.engine.hooks_dirs, "DIR", "directory of OCI hook files")
       .complete(Complete::directory);
+  options
+      .list("cdi-spec-dir", values.engine.cdi_spec_dirs, "DIR",
+            "directory of CDI files (files of drivers that describe devices); the last wins")
+      .shows("/etc/cdi, /var/run/cdi")
+      .complete(Complete::directory);
   options.text("conmon", values.engine.monitor, "FILE", "the monitor program, instead of kelp-monitor")
       .complete(Complete::file);
   options.text("storage-driver", values.engine.storage_driver, "NAME", "how root file systems are put together")

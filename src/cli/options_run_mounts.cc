@@ -38,8 +38,16 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
       .one_of({"anonymous", "bind", "tmpfs", "ignore"})
       .shows("anonymous");
   options.size("shm-size", config.resources.shm_size, "size of /dev/shm").shows("64m");
-  options.list("device", config.devices, "HOST[:CONTAINER[:rwm]]", "pass a device of the host")
+  options
+      .list("device", config.devices, "HOST[:CONTAINER[:rwm]]",
+            "pass a device of the host, or one that a CDI file describes: VENDOR/CLASS=NAME")
       .complete(Complete::file);
+  options.custom(
+      "gpus", Kind::csv,
+      [&config](const std::string& text) {
+        for (const auto& name : split_csv(text, "--gpus")) config.devices.push_back("nvidia.com/gpu=" + name);
+      },
+      "NAME", "pass a GPU by its name in the CDI files of nvidia.com/gpu; all: each of them");
 }
 
 }  // namespace kelp::cli

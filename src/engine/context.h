@@ -19,6 +19,7 @@ struct GlobalOptions {
   std::string cgroup_manager;              ///< "" = by the ladder; systemd, cgroupfs
   std::string slirp4netns;                 ///< --network-cmd-path; "" = in PATH
   std::vector<std::string> hooks_dirs;
+  std::vector<std::string> cdi_spec_dirs;    ///< empty: the usual ones, see cdi.h
   std::string monitor;                       ///< --conmon; "" = our own kelp-monitor
   std::string storage_driver;                ///< "" = by trying; overlay, vfs (a copy of all layers)
   std::vector<std::string> storage_options;  ///< KEY=VALUE, see storage_choice() in rootfs.h

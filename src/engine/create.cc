@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/cdi.h"
 #include "engine/devices.h"
 #include "engine/events.h"
 #include "engine/journal.h"
@@ -102,6 +103,7 @@ void check_against_root(Context& context, const store::ContainerRecord& record) 
   check_workdir(record, root);
   effective_command(record.image, record.config);
   find_devices(record.config);
+  find_cdi_edits(context.global.cdi_spec_dirs, record.config.devices);
 }
 
 /// There is one id. Whoever the process is to be, it is that one under another number: programs that will not run as

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/cdi.h"
 #include "sys/safe_path.h"
 
 namespace kelp::engine {
@@ -44,7 +45,8 @@ void add_option(const std::string& text, Devices& devices) {
   const auto parts = split(text, ':');
   if (parts.empty() || parts.size() > 3 || parts[0].empty())
     throw_usage("--device {}: not HOST[:CONTAINER[:rwm]]", quoted(text));
-  if (parts[0].front() != '/') throw_usage("--device {}: CDI devices are not supported", quoted(text));
+  if (parts[0].front() != '/')
+    throw_usage("--device {}: neither an absolute path nor a CDI device (VENDOR/CLASS=NAME)", quoted(text));
   std::string target = parts[0];
   std::string access = "rwm";
   const auto is_access = [](const std::string& word) {
@@ -84,7 +86,8 @@ bool left_out(const std::string& path) {
 
 Devices find_devices(const store::ContainerConfig& config) {
   Devices devices;
-  for (const std::string& text : config.devices) add_option(text, devices);
+  for (const std::string& text : config.devices)
+    if (!is_cdi_name(text)) add_option(text, devices);
   if (config.privileged) {
     Devices all;
     add_directory("/dev", "/dev", "rwm", all);

@@ -9,6 +9,7 @@
 #include "base/duration_size.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/cdi.h"
 #include "engine/context.h"
 #include "engine/health.h"
 #include "engine/logs.h"
@@ -389,6 +390,7 @@ Json host_config_json(const store::ContainerRecord& record, const char* manager)
   json["Sysctls"] = map_json(config.sysctl);
   Json devices = Json::array();
   for (const auto& device : config.devices) {
+    if (is_cdi_name(device)) continue;  // its nodes are known at a start only
     const auto parts = split(device, ':');
     devices.push_back({{"PathOnHost", parts[0]},
                        {"PathInContainer", parts.size() > 1 && starts_with(parts[1], "/") ? parts[1] : parts[0]},

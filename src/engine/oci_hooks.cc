@@ -69,16 +69,6 @@ bool is_meant(const Json& when, const spec::RuntimeConfig& config, bool binds) {
   return true;
 }
 
-std::vector<spec::Hook>& stage_of(spec::Hooks& hooks, const std::string& name) {
-  if (name == "prestart") return hooks.prestart;
-  if (name == "createRuntime") return hooks.create_runtime;
-  if (name == "createContainer") return hooks.create_container;
-  if (name == "startContainer") return hooks.start_container;
-  if (name == "poststart") return hooks.poststart;
-  if (name == "poststop") return hooks.poststop;
-  throw_error("unknown stage {}", kelp::quoted(name));
-}
-
 void add_hook(const Json& file, const spec::RuntimeConfig& config, bool binds, spec::Hooks& hooks) {
   if (file.at("version") != "1.0.0") throw_error("version {} is not 1.0.0", file.at("version").dump());
   if (!is_meant(file.at("when"), config, binds)) return;
@@ -90,10 +80,20 @@ void add_hook(const Json& file, const spec::RuntimeConfig& config, bool binds, s
   hook.args = from.value("args", store::Strings{});
   hook.env = from.value("env", store::Strings{});
   if (const auto timeout = from.find("timeout"); timeout != from.end()) hook.timeout = timeout->get<int>();
-  for (const auto& stage : file.at("stages")) stage_of(hooks, stage.get<std::string>()).push_back(hook);
+  for (const auto& stage : file.at("stages")) hooks_of_stage(hooks, stage.get<std::string>()).push_back(hook);
 }
 
 }  // namespace
+
+std::vector<spec::Hook>& hooks_of_stage(spec::Hooks& hooks, const std::string& name) {
+  if (name == "prestart") return hooks.prestart;
+  if (name == "createRuntime") return hooks.create_runtime;
+  if (name == "createContainer") return hooks.create_container;
+  if (name == "startContainer") return hooks.start_container;
+  if (name == "poststart") return hooks.poststart;
+  if (name == "poststop") return hooks.poststop;
+  throw_error("unknown stage {}", kelp::quoted(name));
+}
 
 spec::Hooks read_hooks(const store::Strings& directories, const spec::RuntimeConfig& config, bool binds) {
   spec::Hooks hooks;

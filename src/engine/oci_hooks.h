@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "spec/runtime_config.h"
 #include "store/container_record.h"
 
@@ -12,5 +15,8 @@ namespace kelp::engine {
 /// binds: whether the user mounts something of the host
 /// throws UsageError naming the file: not readable, another version, no condition, an unknown stage
 spec::Hooks read_hooks(const store::Strings& directories, const spec::RuntimeConfig& config, bool binds);
+
+/// The hooks of a stage by its name: prestart, createRuntime, … throws Error: no such stage
+std::vector<spec::Hook>& hooks_of_stage(spec::Hooks& hooks, const std::string& name);
 
 }  // namespace kelp::engine

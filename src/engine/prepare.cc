@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "cgroup/cgroupfs.h"
 #include "cgroup/limits.h"
+#include "engine/cdi.h"
 #include "engine/devices.h"
 #include "engine/host.h"
 #include "engine/images.h"
@@ -303,11 +304,29 @@ void plan_selinux(Context& context, const SecurityOptions& security, StartPlan& 
   if (!security.labels.empty() && !security.label_disable) input.selinux_label = labels.process;
 }
 
-/// --hooks-dir.
-void plan_hooks(Context& context, const store::ContainerConfig& config, spec::RuntimeConfig& made, StartPlan& plan) {
+/// Nodes and mounts of devices. A mount that the user names stands in the place of a driver's.
+CdiEdits plan_devices(Context& context, const store::ContainerConfig& config, SpecInput& input) {
+  input.devices = find_devices(config);
+  CdiEdits edits = find_cdi_edits(context.global.cdi_spec_dirs, config.devices);
+  for (const auto& device : edits.devices) {
+    const auto same = [&](const auto& other) { return other.target == device.target; };
+    if (std::none_of(input.devices.begin(), input.devices.end(), same)) input.devices.push_back(device);
+  }
+  for (const auto& mount : edits.mounts) {
+    const auto same = [&](const auto& other) { return sys::clean_path(other.destination) == mount.destination; };
+    if (std::none_of(input.mounts.begin(), input.mounts.end(), same)) input.mounts.push_back(mount);
+  }
+  return edits;
+}
+
+/// --hooks-dir, and what else the drivers of devices want.
+void plan_hooks(Context& context, const store::ContainerConfig& config, const CdiEdits& cdi, spec::RuntimeConfig& made,
+                StartPlan& plan) {
   const auto is_bind = [](const store::MountRequest& mount) { return mount.type == "bind"; };
-  made.hooks =
-      read_hooks(context.global.hooks_dirs, made, std::any_of(config.mounts.begin(), config.mounts.end(), is_bind));
+  if (!context.global.hooks_dirs.empty())
+    made.hooks =
+        read_hooks(context.global.hooks_dirs, made, std::any_of(config.mounts.begin(), config.mounts.end(), is_bind));
+  apply_cdi_edits(cdi, made);
   plan.poststop_hooks = !made.hooks.poststop.empty();
 }
 
@@ -433,7 +452,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   plan.chowns = std::move(mounts.chowns);
   plan.relabels = std::move(mounts.relabels);
   input.mounts = std::move(mounts.mounts);
-  input.devices = find_devices(config);
+  const CdiEdits cdi = plan_devices(context, config, input);
   plan_secrets(record, plan, input);
   plan_notify(context, record, input);
 
@@ -487,7 +506,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
                          record.name, record.id, record.image_name, record.image_id)
            : ""});
   spec::RuntimeConfig made = make_runtime_config(input);
-  if (!context.global.hooks_dirs.empty()) plan_hooks(context, config, made, plan);
+  plan_hooks(context, config, cdi, made, plan);
   plan.workdir = made.process->cwd;
   plan.config_json = spec::print_runtime_config(made);
 

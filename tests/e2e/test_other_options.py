@@ -540,6 +540,81 @@ def test_hooks_of_a_directory(kelp, place):
     kelp.fails("--hooks-dir", place / "nowhere", "run", "--rm", *NONE, "busybox", "true", says="nowhere")
 
 
+def cdi(path, kind, devices, **more):
+    """A file as a driver's package brings it."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"cdiVersion": "0.6.0", "kind": kind, **more, "devices": [
+        {"name": name, "containerEdits": edits} for name, edits in devices.items()]}))
+
+
+def test_devices_that_a_cdi_file_describes(kelp, place):
+    (place / "driver").mkdir()
+    (place / "driver/lib").write_text("of the driver\n")
+    (place / "hook").write_text(f"#!/bin/sh\necho \"$@\" >>{place}/hooked\ncat >/dev/null\n")
+    (place / "hook").chmod(0o755)
+    cdi(place / "cdi/sensor.json", "example.org/sensor", {
+        "one": {"deviceNodes": [{"path": "/dev/sensor", "hostPath": "/dev/zero"}], "env": ["SENSOR=one"],
+                "mounts": [{"hostPath": str(place / "driver"), "containerPath": "/opt/driver", "options": ["ro", "bind"]}],
+                "hooks": [{"hookName": "createRuntime", "path": str(place / "hook"), "args": ["hook", "word"]}],
+                "additionalGids": [42]},
+        "two": {"deviceNodes": [{"path": "/dev/null2", "hostPath": "/dev/null", "permissions": "r"}]}},
+        containerEdits={"env": ["SENSORS=common", "SENSOR=any"],  # what the device itself says wins
+                        "deviceNodes": [{"path": "/dev/sensor", "hostPath": "/dev/null"}]})
+    look = ("sh", "-c", "ls /dev; head -c 1 /dev/sensor | wc -c; cat /opt/driver/lib; touch /opt/driver/new; "
+                        "id -G; echo $SENSORS $SENSOR")
+    kelp("--cdi-spec-dir", place / "cdi", "run", "--name", "c", *NONE, "-e", "SENSOR=mine", "--device",
+         "example.org/sensor=one", "--device", "example.org/sensor=two", "busybox", *look)
+    shown = kelp("logs", "c")
+    assert {"sensor", "null2"} <= set(shown.lines)
+    assert shown.lines[-4:-2] == ["1", "of the driver"] and shown.lines[-1] == "common one"
+    assert "42" in shown.lines[-2].split() and "Read-only file system" in shown.err
+    assert (place / "hooked").read_text() == "word\n"
+    assert kelp("inspect", "--format", "{{len .HostConfig.Devices}}", "c").text == "0"
+    # They are looked up at each start: a driver may have been renewed.
+    cdi(place / "cdi/sensor.json", "example.org/sensor", {"one": {"env": ["SENSOR=renewed"]}, "two": {}})
+    kelp("--cdi-spec-dir", place / "cdi", "start", "-a", "c", code=None)
+    assert kelp("logs", "c").lines[-1] == "renewed"
+    kelp.fails("start", "c", says="example.org/sensor=one")  # nobody describes it now
+
+
+def test_gpus(kelp, place):
+    cdi(place / "a/nvidia.json", "nvidia.com/gpu", {"0": {"env": ["GPU=0"]}, "1": {"env": ["OTHER=1"]}, "all": {"env": ["GPU=every one"]}})
+    where = ("--cdi-spec-dir", place / "a")
+    show = (*NONE, "busybox", "sh", "-c", "echo $GPU")
+    assert kelp(*where, "run", "--rm", "--gpus", "all", *show).text == "every one"
+    kelp(*where, "create", "--name", "c", "--gpus", "0,1", *NONE, "busybox", "sh", "-c", "echo $GPU $OTHER")
+    assert kelp(*where, "start", "-a", "c").text == "0 1"
+    kelp.fails(*where, "run", "--rm", "--gpus", "7", *show, says="nvidia.com/gpu=7")
+
+
+def test_cdi_files_that_differ_or_are_damaged(kelp, place):
+    def run(*directories, code=0):
+        options = [word for name in directories for word in ("--cdi-spec-dir", place / name)]
+        words = (*options, "run", "--rm", *NONE, "--device", "example.org/a=x", "busybox", "sh", "-c", "echo $WHO")
+        return kelp(*words) if code == 0 else words
+
+    cdi(place / "a/one.json", "example.org/a", {"x": {"env": ["WHO=a"]}})
+    cdi(place / "b/one.json", "example.org/a", {"x": {"env": ["WHO=b"]}})
+    assert run("a", "b").text == "b" and run("b", "a").text == "a"  # the later directory
+    cdi(place / "a/two.json", "example.org/a", {"x": {}})
+    kelp.fails(*run("a", code=125), says="both .*one.json and .*two.json")
+    assert run("a", "b").text == "b"  # the rivals are not asked
+    (place / "a/two.json").write_text("{")
+    assert run("a").text == "a"  # what is damaged is no obstacle for others
+    (place / "a/one.json").unlink()
+    kelp.fails(*run("a", code=125), says="example.org/a=x", hint="two.json")
+    (place / "a/two.json").rename(place / "a/two.yaml")
+    kelp.fails(*run("a", code=125), says="example.org/a=x", hint="two.yaml is YAML")
+    (place / "a/two.yaml").unlink()
+    for edits, says in (({"netDevices": [{"hostInterfaceName": "eth0"}]}, "netDevices"), ({"hooks": [{}]}, "path"),
+                        ({"deviceNodes": [{"path": "/dev/nothing-such"}]}, "/dev/nothing-such"), ([1], "edits"),
+                        ({"deviceNodes": [{"path": "/etc/passwd"}]}, "not a device"), ({"env": 7}, "one.json"),
+                        ({"mounts": [{"hostPath": "/", "containerPath": "x"}]}, "not absolute")):
+        cdi(place / "a/one.json", "example.org/a", {"x": edits})
+        kelp.fails(*run("a", code=125), says=says)
+    kelp.fails("run", "--rm", *NONE, "--device", "nonsense", "busybox", "true", says="nonsense.*neither")
+
+
 def test_another_slirp4netns(kelp, place):
     kelp.fails("--network-cmd-path", place / "nothing", "run", "--rm", "--network", "slirp4netns", "busybox", "true",
                says="nothing")
