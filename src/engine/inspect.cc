@@ -465,8 +465,9 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["Name"] = record.name;
   json["RestartCount"] = status.run ? status.run->restarts : 0;
   json["Driver"] = "overlay";
-  json["MountLabel"] = "";
-  json["ProcessLabel"] = "";
+  const auto label = [](const Json& found) { return found.is_string() ? found : Json(""); };
+  json["MountLabel"] = label(at_path(bundle, {"linux", "mountLabel"}));
+  json["ProcessLabel"] = label(at_path(bundle, {"process", "selinuxLabel"}));
   json["AppArmorProfile"] = "";
   json["EffectiveCaps"] = at_path(bundle, {"process", "capabilities", "effective"});
   json["BoundingCaps"] = at_path(bundle, {"process", "capabilities", "bounding"});

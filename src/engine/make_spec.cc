@@ -392,6 +392,7 @@ void Builder::sysctls() {
 
 void Builder::linux_rest() {
   out.linux_.cgroups_path = in.cgroup_path;
+  out.linux_.mount_label = in.mount_label;
   out.linux_.resources = make_resources(config, !in.cgroup_path.empty(), in.can_limit_pids);
   std::optional<spec::Seccomp> filter = in.seccomp;
   if (in.single_id) filter = with_faked_ids(std::move(filter));

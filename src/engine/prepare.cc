@@ -298,10 +298,12 @@ void plan_notify(Context& context, const store::ContainerRecord& record, SpecInp
 /// --security-opt label= and the mounts with :z and :Z, where SELinux is on.
 void plan_selinux(Context& context, const SecurityOptions& security, StartPlan& plan, SpecInput& input) {
   if ((security.labels.empty() && plan.relabels.empty()) || !context.host().security.get().selinux) return;
-  const SelinuxLabels labels = selinux_labels(security.labels);
+  const SelinuxLabels labels = selinux_labels(security.labels, selinux_level(input.record->id));
   plan.file_label = labels.file;
   plan.shared_file_label = labels.shared_file;
-  if (!security.labels.empty() && !security.label_disable) input.selinux_label = labels.process;
+  if (security.labels.empty() || security.label_disable) return;
+  input.selinux_label = labels.process;
+  input.mount_label = labels.file;
 }
 
 /// Nodes and mounts of devices. A mount that the user names stands in the place of a driver's.

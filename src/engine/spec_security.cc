@@ -85,12 +85,13 @@ SecurityOptions parse_security_options(const store::Strings& options) {
       throw_usage("invalid --security-opt {}", quoted(option));
     }
   }
-  (void)selinux_labels(parsed.labels);  // the words are judged on every host
+  (void)selinux_labels(parsed.labels, "s0");  // the words are judged on every host
   return parsed;
 }
 
-SelinuxLabels selinux_labels(const store::Strings& labels) {
-  std::string user = "system_u", role = "system_r", type = "container_t", level = "s0", file_type = "container_file_t";
+SelinuxLabels selinux_labels(const store::Strings& labels, const std::string& own_level) {
+  std::string user = "system_u", role = "system_r", type = "container_t", file_type = "container_file_t";
+  std::string level = own_level;
   for (const std::string& label : labels) {
     const size_t colon = label.find(':');
     const std::string name = label.substr(0, colon);
@@ -107,6 +108,14 @@ SelinuxLabels selinux_labels(const store::Strings& labels) {
   }
   return {fmt::format("{}:{}:{}:{}", user, role, type, level), fmt::format("{}:object_r:{}:{}", user, file_type, level),
           fmt::format("{}:object_r:{}:s0", user, file_type)};
+}
+
+std::string selinux_level(std::string_view container_id) {
+  std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
+  for (const char letter : container_id) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001b3U;
+  const std::uint64_t one = hash % 1024;
+  const std::uint64_t other = (one + 1 + (hash >> 32U) % 1023) % 1024;
+  return fmt::format("s0:c{},c{}", std::min(one, other), std::max(one, other));  // the kernel wants them in order
 }
 
 spec::Seccomp with_faked_ids(std::optional<spec::Seccomp> base) {

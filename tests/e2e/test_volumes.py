@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -233,9 +234,40 @@ def test_where_selinux_is_on_a_volume_gets_its_label(kelp, agent, shared, suffix
     assert host(*volume, f"{shared}:/there", "busybox", "ls", "/there").text
     assert "security.selinux" not in os.listxattr(shared)
     host(*volume, f"{shared}:/there:{suffix}", "busybox", "true")
-    label = os.getxattr(shared, "security.selinux").decode().rstrip("\0")
-    assert "container_file_t" in label
-    assert os.getxattr(shared / "file", "security.selinux").decode().rstrip("\0") == label
+    assert re.fullmatch(r"system_u:object_r:container_file_t:s0" + (r":c\d+,c\d+" if suffix == "Z" else ""), label_of(shared))
+    assert label_of(shared / "file") == label_of(shared)
+
+
+def label_of(path):
+    return os.getxattr(path, "security.selinux").decode().rstrip("\0")
+
+
+def test_where_selinux_is_on_each_container_has_categories(kelp, agent, shared):
+    """There is no SELinux here: files take any label, processes none, so the label of a process is seen in its refusal."""
+    from test_hosts import Host
+    host = Host(kelp, agent, SELINUX)
+    new = ("create", "--network", "none", "-v", f"{shared}:/there:Z")
+    host(*new, "--name", "a", "busybox", "true")
+    host(*new, "--name", "b", "busybox", "true")
+    seen = []
+    for name in ("a", "b", "a"):
+        host("start", "-a", name)
+        seen.append(label_of(shared))
+    assert seen[0] == seen[2] != seen[1]
+    assert host("inspect", "--format", "{{.ProcessLabel}}{{.MountLabel}}", "a").text == ""  # none asked for
+
+    host(*new, "--name", "c", "--security-opt", "label=type:my_t", "busybox", "true")
+    host("start", "c", code=None)
+    level = label_of(shared).removeprefix("system_u:object_r:container_file_t:")
+    assert re.fullmatch(r"s0:c\d+,c\d+", level)
+    assert host("inspect", "--format", "{{.ProcessLabel}} {{.MountLabel}}", "c").text == (
+        f"system_u:system_r:my_t:{level} system_u:object_r:container_file_t:{level}")
+    host(*new, "--name", "d", "--security-opt", "label=level:s0:c1,c2", "busybox", "true")
+    host("start", "d", code=None)
+    assert host("inspect", "--format", "{{.ProcessLabel}} {{.MountLabel}}", "d").text == (
+        "system_u:system_r:container_t:s0:c1,c2 system_u:object_r:container_file_t:s0:c1,c2")
+    assert label_of(shared) == "system_u:object_r:container_file_t:s0:c1,c2"
+    assert host("run", "--rm", "--network", "none", "--security-opt", "label=disable", "busybox", "echo", "as before").text == "as before"
 
 
 IDMAP_OF_A_MOUNT = """

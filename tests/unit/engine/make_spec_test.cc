@@ -100,6 +100,15 @@ TEST_CASE_FIXTURE(Fixture, "another user than root has no capabilities but those
   CHECK_THROWS_AS(static_cast<void>(make()), UsageError);
 }
 
+TEST_CASE_FIXTURE(Fixture, "labels are those of the process and of what is mounted for it") {
+  CHECK(make_runtime_config(input).linux_.mount_label.empty());
+  input.selinux_label = "system_u:system_r:container_t:s0:c1,c2";
+  input.mount_label = "system_u:object_r:container_file_t:s0:c1,c2";
+  const spec::RuntimeConfig made = make_runtime_config(input);
+  CHECK(made.process->selinux_label == input.selinux_label);
+  CHECK(made.linux_.mount_label == input.mount_label);
+}
+
 TEST_CASE_FIXTURE(Fixture, "a sysctl needs its own namespace") {
   record.config.sysctl = {{"kernel.shmmax", "1"}};
   CHECK(make().linux_.sysctl.count("kernel.shmmax") == 1);

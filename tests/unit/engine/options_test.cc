@@ -1,3 +1,7 @@
+#include <cstdio>
+#include <set>
+#include <string>
+
 #include <doctest/doctest.h>
 
 #include "base/error.h"
@@ -151,15 +155,32 @@ TEST_CASE("user namespaces in ids of S") {
 }
 
 TEST_CASE("labels for SELinux") {
-  const SelinuxLabels usual = selinux_labels({});
-  CHECK(usual.process == "system_u:system_r:container_t:s0");
-  CHECK(usual.file == "system_u:object_r:container_file_t:s0");
+  const SelinuxLabels usual = selinux_labels({}, "s0:c3,c4");
+  CHECK(usual.process == "system_u:system_r:container_t:s0:c3,c4");
+  CHECK(usual.file == "system_u:object_r:container_file_t:s0:c3,c4");
+  CHECK(usual.shared_file == "system_u:object_r:container_file_t:s0");
   const SelinuxLabels own =
-      selinux_labels({"type:spc_t", "level:s0:c1,c2", "filetype:other_t", "user:me_u", "role:r_r"});
+      selinux_labels({"type:spc_t", "level:s0:c1,c2", "filetype:other_t", "user:me_u", "role:r_r"}, "s0:c3,c4");
   CHECK(own.process == "me_u:r_r:spc_t:s0:c1,c2");
   CHECK(own.file == "me_u:object_r:other_t:s0:c1,c2");
   CHECK(own.shared_file == "me_u:object_r:other_t:s0");
-  CHECK_THROWS_AS(selinux_labels({"nested"}), kelp::Error);
+  CHECK_THROWS_AS(selinux_labels({"nested"}, "s0"), kelp::Error);
   CHECK_THROWS_AS(parse_security_options({"label=colour:red"}), kelp::Error);
   CHECK(parse_security_options({"label=disable"}).label_disable);
+}
+
+TEST_CASE("each container has its two categories") {
+  std::set<std::string> levels;
+  for (unsigned i = 0; i < 500; ++i) {
+    const std::string id = fmt::format("{:064x}", i);
+    const std::string level = selinux_level(id);
+    unsigned low = 0, high = 0;
+    REQUIRE(std::sscanf(level.c_str(), "s0:c%u,c%u", &low, &high) == 2);
+    CHECK(low < high);
+    CHECK(high < 1024);
+    CHECK(level == fmt::format("s0:c{},c{}", low, high));
+    CHECK(selinux_level(id) == level);  // at each start
+    levels.insert(level);
+  }
+  CHECK(levels.size() >= 498);
 }
