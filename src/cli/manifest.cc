@@ -91,6 +91,7 @@ Action define_manifest_rm(OptionSet& options) {
   options.arguments("LIST...", 1, -1, Complete::image);
   options.flag("ignore,i", *ignore, "do not mind indexes that are not there");
   return [ignore](Invocation& invocation) {
+    store::prepare(invocation.context.layout);
     std::string out;
     std::vector<Error> failures;
     for (const std::string& word : invocation.arguments) {

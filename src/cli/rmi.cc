@@ -72,6 +72,7 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
     throw UsageError(values.all ? "--all and names exclude each other" : "kelp rmi needs the name or ID of an image")
         .with_hint("see 'kelp rmi --help'");
   }
+  store::prepare(layout);  // where nothing was ever stored, there is nothing to lock either
   Strings words = invocation.arguments;
   if (values.all) {
     for (const auto& image : store::list_images(layout)) words.push_back(image.id);
@@ -87,13 +88,15 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
           continue;
         }
       }
-      if (!image && (values.ignore || values.force)) continue;
-      if (!image) missing_image(layout, word);
-      if (values.force) remove_users(invocation, image->id);
-      const auto removed = store::remove_image(layout, word, values.force || values.all, images_in_use(layout));
-      tell(invocation, image->id, removed);
-      for (const auto& name : removed.untagged) out += fmt::format("Untagged: {}\n", name);
-      if (!removed.deleted.empty()) out += fmt::format("Deleted: {}\n", removed.deleted);
+      if (image && values.force) remove_users(invocation, image->id);
+      // Another command may remove it first.
+      const auto removed =
+          !image ? std::nullopt : store::remove_image(layout, word, values.force || values.all, images_in_use(layout));
+      if (!removed && (values.ignore || values.force || values.all)) continue;
+      if (!removed) missing_image(layout, word);
+      tell(invocation, image->id, *removed);
+      for (const auto& name : removed->untagged) out += fmt::format("Untagged: {}\n", name);
+      if (!removed->deleted.empty()) out += fmt::format("Deleted: {}\n", removed->deleted);
     } catch (const Error& error) {
       failures.push_back(error);
     }
@@ -113,8 +116,9 @@ int prune(Invocation& invocation, const PruneCommand& values) {
                             "Are you sure you want to continue? [y/N] ")) {
     return 0;
   }
-  if (values.external) engine::remove_remainders(invocation.context);
   const auto& layout = invocation.context.layout;
+  store::prepare(layout);
+  if (values.external) engine::remove_remainders(invocation.context);
   const ImageFilter filter(invocation, values.filters);
   const Strings in_use = images_in_use(layout);
   std::string out;
@@ -122,8 +126,9 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     const bool used = std::find(in_use.begin(), in_use.end(), image.id) != in_use.end();
     if (used || (!values.all && !image.names.empty()) || !filter.matches(image)) continue;
     const auto removed = store::remove_image(layout, image.id, true, in_use);
-    tell(invocation, image.id, removed);
-    if (!removed.deleted.empty()) out += removed.deleted + "\n";
+    if (!removed) continue;  // by another command, meanwhile
+    tell(invocation, image.id, *removed);
+    if (!removed->deleted.empty()) out += removed->deleted + "\n";
   }
   sweep(invocation);
   print(out);

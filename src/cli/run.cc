@@ -69,8 +69,7 @@ void remove_image_of(Invocation& invocation, const store::ContainerRecord& recor
   const auto& layout = invocation.context.layout;
   for (const auto& other : store::list(layout))
     if (other.image_id == record.image_id) return;
-  if (!store::find_image(layout, record.image_id)) return;
-  store::remove_image(layout, record.image_id, true, {});
+  if (!store::remove_image(layout, record.image_id, true, {})) return;
   engine::emit_event(invocation.context, "image", "remove", record.image_id, record.image_name);
   store::try_sweep_images(layout);
   engine::sweep_trash(invocation.context);

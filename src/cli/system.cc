@@ -81,9 +81,9 @@ Strings prune_images(Invocation& invocation, const PruneCommand& values, std::ui
     const bool used = std::find(in_use.begin(), in_use.end(), image.id) != in_use.end();
     if (used || (!values.all && !image.names.empty()) || !filter.matches(image)) continue;
     const auto removed = store::remove_image(layout, image.id, true, in_use);
-    if (removed.deleted.empty()) continue;
+    if (!removed || removed->deleted.empty()) continue;
     engine::emit_event(invocation.context, "image", "remove", image.id, image.names.empty() ? "" : image.names.front());
-    gone.push_back(removed.deleted);
+    gone.push_back(removed->deleted);
   }
   if (const auto swept = store::try_sweep_images(layout)) bytes += swept->bytes;
   engine::sweep_trash(invocation.context);
@@ -117,6 +117,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     print(lines);
     return 0;
   }
+  store::prepare(invocation.context.layout);
   std::uint64_t bytes = 0;
   std::string out;
   // Volumes know no age of their own use, so podman refuses the pair too.

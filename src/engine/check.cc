@@ -140,7 +140,7 @@ bool repair(Context& context, const Damage& damage, bool force) {
       store::move_to_trash(layout, layout.layers() + "/" + damage.subject);
       return true;
     case Damage::Kind::image:
-      if (store::find_image(layout, damage.subject)) store::remove_image(layout, damage.subject, true, {});
+      store::remove_image(layout, damage.subject, true, {});
       return true;
     case Damage::Kind::blob:
       for (const auto& image : store::list_images(layout)) {

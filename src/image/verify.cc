@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -64,6 +65,25 @@ bool is_kept_artifact(const store::Layout& layout, const std::string& digest) {
   } catch (const Error&) {  // the document is damaged or missing, which is told elsewhere
     return false;
   }
+}
+
+/// What `run` reads of an image is there and can be read.
+bool has_record(const store::Layout& layout, const store::IndexEntry& entry) {
+  try {
+    return store::image_by_manifest(layout, entry.manifest).has_value() && !entry.id.empty();
+  } catch (const Error& error) {
+    log::debug("{}", error.message());
+    return false;
+  }
+}
+
+/// By another command since the index was read, with its record: no damage. Or it has come back meanwhile, whole.
+bool was_removed(const store::Layout& layout, const store::IndexEntry& entry) {
+  const sys::FileLock nobody_changes = sys::FileLock::exclusive(layout.locks() + "/images");
+  const auto now = store::read_full_entries(layout);
+  const bool named =
+      std::any_of(now.begin(), now.end(), [&](const auto& other) { return other.manifest == entry.manifest; });
+  return !named || has_record(layout, entry);
 }
 
 class Verifier {
@@ -222,13 +242,8 @@ void Verifier::check_records() {
   std::set<std::string> seen;
   for (const store::IndexEntry& entry : store::read_full_entries(layout_)) {
     if (spec::is_index_type(entry.media_type) || !seen.insert(entry.manifest).second) continue;
-    bool good = false;
-    try {
-      good = store::image_by_manifest(layout_, entry.manifest).has_value() && !entry.id.empty();
-    } catch (const Error& error) {
-      log::debug("{}", error.message());
-    }
-    if (good || (entry.id.empty() && is_kept_artifact(layout_, entry.manifest))) continue;
+    if (has_record(layout_, entry) || (entry.id.empty() && is_kept_artifact(layout_, entry.manifest))) continue;
+    if (was_removed(layout_, entry)) continue;
     StoreProblem& found = problem("record", entry.manifest, entry.name.empty() ? "missing" : "missing: " + entry.name);
     if (!options_.repair) continue;
     try {
@@ -262,10 +277,9 @@ std::string Verifier::compare_with_blob(const std::string& chain, const store::I
                                         const store::ImageLayer& layer) {
   const std::string what = "layer " + layer.blob;
   const std::string path = layout_.layers() + "/.tmp-verify-" + std::to_string(::getpid());
-  {
-    const sys::FileLock birth = sys::FileLock::shared(layout_.locks() + "/layers-tmp");
-    if (::mkdir(path.c_str(), 0700) < 0) throw_errno("make {}", path);
-  }
+  // Until it is locked, as LayerBuilder has it: a sweep would take it for a dead one's.
+  std::optional<sys::FileLock> birth = sys::FileLock::shared(layout_.locks() + "/layers-tmp");
+  if (::mkdir(path.c_str(), 0700) < 0) throw_errno("make {}", path);
   struct Remover {
     const std::string& path;
     ~Remover() {
@@ -278,6 +292,7 @@ std::string Verifier::compare_with_blob(const std::string& chain, const store::I
   } remover{path};
   const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory || ::flock(directory.get(), LOCK_EX | LOCK_NB) < 0) throw_errno("lock {}", path);
+  birth.reset();
   if (::mkdirat(directory.get(), "diff", 0755) < 0) throw_errno("make {}/diff", path);
   const Fd fresh(::openat(directory.get(), "diff", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fresh || ::fchmod(fresh.get(), 0755) < 0) throw_errno("open {}/diff", path);

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <map>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -231,6 +232,17 @@ void note_former_names(const std::vector<IndexEntry>& before, std::vector<IndexE
   }
 }
 
+/// Records of manifests that no row names any more: derived data, so a kill before this does no harm. Not later than
+/// under the lock of the index, or it would take the record of an image that comes back meanwhile.
+void drop_records(const Layout& layout, const std::vector<IndexEntry>& before, const std::vector<IndexEntry>& now) {
+  std::set<std::string_view> kept;
+  for (const IndexEntry& entry : now) kept.insert(entry.manifest);
+  for (const IndexEntry& entry : before) {
+    if (kept.contains(entry.manifest)) continue;
+    ::unlink(layout.image_record(DigestName::require(entry.manifest).hex()).c_str());
+  }
+}
+
 }  // namespace
 
 std::vector<IndexEntry> read_full_entries(const Layout& layout) {
@@ -280,6 +292,7 @@ void edit_index(const Layout& layout, const std::function<void(std::vector<Index
     }
     if (!files.empty()) sys::replace_locked_files(files, {layout.blobs()});
     if (!newer_copy(layout)) sys::replace_locked_file(copy_path(layout), print_copy(stamp_of(layout), entries));
+    drop_records(layout, old, entries);
   };
   try {
     publish();

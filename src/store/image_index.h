@@ -44,7 +44,7 @@ std::vector<IndexEntry> read_full_entries(const Layout& layout);
 
 /// Reads, changes and publishes index.json under locks/images (rename, fsync), then its copy. `records` are files that
 /// become visible before it; blobs that were published are on the disk before either. Nothing is written when `edit`
-/// throws; the index is not when it changes nothing.
+/// throws; the index is not when it changes nothing. Records of manifests that no row names any more go.
 void edit_index(const Layout& layout, const std::function<void(std::vector<IndexEntry>&)>& edit,
                 const std::vector<sys::NewContent>& records = {});
 

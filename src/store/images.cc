@@ -109,6 +109,18 @@ std::optional<ImageRecord> brief_record(const IndexEntry& entry) {
   return record;
 }
 
+/// The names and repositories of every entry of the same image.
+void take_names(ImageRecord& record, const std::vector<IndexEntry>& entries) {
+  for (const IndexEntry& entry : entries) {
+    if (entry.id != record.id) continue;
+    add_once(record.names, entry.name);
+    for (const std::string& repo : entry.repos) add_once(record.repos, repo);
+    record.former = entry.former;
+    if (!entry.name.empty()) add_once(record.repos, base_of(entry.name));
+    if (entry.manifest == record.digest && record.list_digest.empty()) record.list_digest = entry.list;
+  }
+}
+
 /// The record of one entry, with the names and repositories of every entry of the same image.
 std::optional<ImageRecord> assemble(const Layout& layout, const std::vector<IndexEntry>& entries,
                                     const IndexEntry& chosen) {
@@ -118,14 +130,7 @@ std::optional<ImageRecord> assemble(const Layout& layout, const std::vector<Inde
     log::debug("image {}: no record, put there by another tool", chosen.manifest);
     return std::nullopt;
   }
-  for (const IndexEntry& entry : entries) {
-    if (entry.id != record->id) continue;
-    add_once(record->names, entry.name);
-    for (const std::string& repo : entry.repos) add_once(record->repos, repo);
-    record->former = entry.former;
-    if (!entry.name.empty()) add_once(record->repos, base_of(entry.name));
-    if (entry.manifest == record->digest && record->list_digest.empty()) record->list_digest = entry.list;
-  }
+  take_names(*record, entries);
   return record;
 }
 
@@ -351,9 +356,11 @@ ImageRecord add_image(const Layout& layout, const NewImage& image) {
       fresh.name = name;
       place_name(entries, fresh);
     }
+    take_names(record, entries);  // now: another command may remove the image as soon as the lock is free
   };
-  edit_index(layout, edit, {{layout.image_record(digest.hex()), to_json(record), 0600}});
-  return image_by_manifest(layout, digest.str()).value();
+  const std::string text = to_json(record);
+  edit_index(layout, edit, {{layout.image_record(digest.hex()), text, 0600}});
+  return record;
 }
 
 void tag_image(const Layout& layout, const ImageRecord& image, const std::string& name) {
@@ -386,14 +393,13 @@ void untag_image(const Layout& layout, const ImageRecord& image, const std::vect
   });
 }
 
-RemovedImage remove_image(const Layout& layout, std::string_view name_or_id, bool force,
-                          const std::vector<std::string>& in_use) {
-  RemovedImage result;
-  std::set<std::string> manifests;
+std::optional<RemovedImage> remove_image(const Layout& layout, std::string_view name_or_id, bool force,
+                                         const std::vector<std::string>& in_use) {
+  std::optional<RemovedImage> result;
   edit_index(layout, [&](std::vector<IndexEntry>& entries) {
     const IndexEntry* named = find_by_name(entries, name_or_id);
     const IndexEntry* entry = named != nullptr ? named : find_by_id(entries, name_or_id);
-    if (entry == nullptr) throw_unknown(entries, name_or_id);
+    if (entry == nullptr) return;
     const IndexEntry chosen = *entry;
     std::vector<std::string> names;
     for (const IndexEntry& other : entries) {
@@ -401,7 +407,7 @@ RemovedImage remove_image(const Layout& layout, std::string_view name_or_id, boo
       if (other.id == chosen.id && !chosen.id.empty()) add_once(names, other.name);
     }
     if (named != nullptr && !chosen.name.empty() && names.size() > 1) {
-      result.untagged.push_back(chosen.name);
+      result = RemovedImage{.untagged = {chosen.name}, .deleted = ""};
       take_name(entries, chosen.name);
       return;
     }
@@ -414,16 +420,11 @@ RemovedImage remove_image(const Layout& layout, std::string_view name_or_id, boo
       error.with_hint("remove the container first, or use --force");
       throw error;
     }
-    result.untagged = names;
-    result.deleted = chosen.id;
+    result = RemovedImage{.untagged = names, .deleted = chosen.id};
     std::erase_if(entries, [&](const IndexEntry& other) {
-      const bool goes = other.manifest == chosen.manifest || (!chosen.id.empty() && other.id == chosen.id);
-      if (goes) manifests.insert(other.manifest);
-      return goes;
+      return other.manifest == chosen.manifest || (!chosen.id.empty() && other.id == chosen.id);
     });
   });
-  // Derived data: a record without an entry is found by nobody, so a kill in between does no harm.
-  for (const std::string& manifest : manifests) ::unlink(layout.image_record(hex_of(manifest)).c_str());
   return result;
 }
 

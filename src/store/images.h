@@ -102,9 +102,10 @@ struct RemovedImage {
 /// (prune.h).
 ///
 /// in_use  image ids that containers were made from; such an image is not deleted
+/// nullopt: there is no such image (any more)
 /// throws  UsageError naming the containers' fact: "image is in use by a container"
-RemovedImage remove_image(const Layout& layout, std::string_view name_or_id, bool force,
-                          const std::vector<std::string>& in_use);
+std::optional<RemovedImage> remove_image(const Layout& layout, std::string_view name_or_id, bool force,
+                                         const std::vector<std::string>& in_use);
 
 /// Held (shared, cheap) by whoever brings blobs or layers in or creates a container: prune waits for it.
 class StoreUse {

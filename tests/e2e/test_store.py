@@ -45,6 +45,14 @@ def pulled(bare_kelp, registry, place):
     return bare_kelp
 
 
+@pytest.mark.parametrize("command, code", [(("rmi", "x"), 1), (("rmi", "-a"), 0), (("image", "prune", "-a", "-f"), 0),
+                                           (("system", "prune", "-a", "-f"), 0), (("store", "gc"), 0), (("store", "verify"), 0),
+                                           (("manifest", "rm", "x"), 1), (("untag", "x"), 125), (("tag", "x", "y"), 125)])
+def test_where_nothing_was_ever_stored(bare_kelp, command, code):
+    result = bare_kelp(*command, code=code)
+    assert not code or "x: image" in result.err and "not known" in result.err
+
+
 def test_a_good_store(pulled):
     out = pulled("store", "verify").text
     assert "1 images, 4 blobs" in out and "2 unpacked layers: all good" in out

@@ -1,0 +1,127 @@
+"""Commands that bring images, use them and take them away, all at the same time on one store: each ends well or says the
+one thing that is right, whoever gets an image gets all of it, and in the end nothing is left."""
+
+import random
+import re
+import threading
+import time
+
+import pytest
+
+from harness import images
+from harness.images import Image, LayerTar
+from harness.waiting import until
+from test_crash import seed  # noqa: F401
+
+PLAIN = "--tls-verify=false"
+NONE = ("--network", "none")
+SECONDS, WORKERS, FILES = 18, 6, 40
+
+# Why a command may fail: another one has taken the image away, or a container stands on it.
+GONE = r"[^ ]+: (the image was taken away while it was pulled|image not known)$"
+REFUSALS = {
+    "pull": {125: rf"kelp: (error: )?{GONE}"},
+    "run": {125: rf"kelp: (error: )?(.*: )?{GONE}"},
+    "create": {125: rf"kelp: (error: )?(.*: )?{GONE}"},
+    "rmi": {1: rf"kelp: (error: )?{GONE}", 2: r"kelp: (error: )?image [0-9a-f]{64} is in use by a container$"},
+    "tag": {125: rf"kelp: (error: )?({GONE}|[0-9a-f]{{12}}: the image was removed meanwhile$)"},
+}
+
+
+def layer(name):
+    """A layer whose files say which one it is."""
+    made = LayerTar().directory(f"of-{name}")
+    for n in range(FILES):
+        made.file(f"of-{name}/{n}", f"{name} {n}\n")
+    return made
+
+
+# What it has: image → its layers above busybox's. They share some.
+WANTED = {"one": ("common", "one"), "two": ("common", "two-a", "two-b"), "three": ("three",)}
+LOOK = "cd /; for d in {}; do cat $d/0 $d/%d; ls $d | wc -l; done" % (FILES - 1)
+
+
+class Store:
+    """The commands that the workers give, and what went wrong with one."""
+
+    def __init__(self, kelp, names, seed):
+        self.kelp, self.names, self.end = kelp, names, time.monotonic() + SECONDS
+        self.seeds = [seed.random() for _ in range(WORKERS)]
+        self.problems, self.counts, self.lock = [], {}, threading.Lock()
+
+    def give(self, *words):
+        result = self.kelp(*words, code=None, timeout=120)
+        verb = words[0]
+        with self.lock:
+            key = f"{' '.join(w for w in words[:2] if w.isalpha())} {result.code}"
+            self.counts[key] = self.counts.get(key, 0) + 1
+            lines = [line for line in result.err.splitlines() if line and not line.startswith("hint:")]
+            right = REFUSALS.get(verb, {}).get(result.code)
+            if result.code != 0 and not (right and len(lines) == 1 and re.match(right, lines[0])):
+                self.problems.append(str(result))
+        return result
+
+    def run(self, image, *options):
+        below = " ".join(f"of-{name}" for name in WANTED[image])
+        result = self.give("run", "--rm", "-q", *options, *NONE, self.names[image], "sh", "-c", LOOK.format(below))
+        expected = "".join(f"{name} 0\n{name} {FILES - 1}\n{FILES}\n" for name in WANTED[image])
+        if result.code == 0 and result.out != expected:
+            with self.lock:
+                self.problems.append(f"not the whole image:\n{result}")
+
+    def work(self, number):
+        chance = random.Random(self.seeds[number])
+        while time.monotonic() < self.end and not self.problems:
+            image = chance.choice(list(WANTED))
+            name = self.names[image]
+            chance.choices([
+                lambda: self.give("pull", "-q", PLAIN, name),
+                lambda: self.run(image, PLAIN),
+                lambda: self.run(image, "--pull", "never"),
+                lambda: self.give("create", "-q", "--replace", PLAIN, "--name", f"c{number}", *NONE, name, "true"),
+                lambda: self.give("rm", "-f", "--ignore", f"c{number}"),
+                lambda: self.give("rmi", name),
+                lambda: self.give("rmi", "-f", name),
+                lambda: self.give("tag", name, f"localhost/tag{number}:1"),
+                lambda: self.give("image", "prune", "-a", "-f"),
+                lambda: self.give("system", "prune", "-a", "-f"),
+                lambda: self.give("store", "gc"),
+                lambda: self.give("store", "gc", "--layers"),
+                lambda: self.give("store", "verify", "-q"),
+                lambda: self.give("images"),
+            ], [6, 8, 4, 2, 4, 4, 1, 2, 2, 1, 2, 1, 1, 2])[0]()
+            if chance.random() < 0.3:
+                self.give("rm", "-f", "--ignore", f"c{number}")
+
+
+@pytest.mark.slow
+def test_everything_at_once(bare_kelp, registry, place, seed):
+    names = {}
+    for name, layers in WANTED.items():
+        layout = images.busybox_image([layer(part) for part in layers]).write_layout(place / name)
+        names[name] = registry.push(f"oci:{layout}:latest", f"at-once/{name}:1")
+    store = Store(bare_kelp, names, seed)
+    workers = [threading.Thread(target=store.work, args=(number,)) for number in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(store.counts)
+    assert not store.problems, "\n".join(store.problems)
+    for command in ("pull", "run", "rmi", "image prune", "system prune", "store gc", "store verify"):
+        assert store.counts.get(f"{command} 0"), f"{command} never went well: {store.counts}"
+    bare_kelp("store", "verify", "-q")
+    bare_kelp("rm", "-a", "-f", "-t", "0")
+    for name in WANTED:
+        store.run(name, PLAIN)
+    assert not store.problems, "\n".join(store.problems)
+    # Nothing is left, but for the layer of kelp's own that mount points lie in.
+    bare_kelp("image", "prune", "-a", "-f")
+    for path in ("blobs/sha256", "partial", "containers", "names"):
+        there = bare_kelp.store / path
+        until(f"nothing in {path}", lambda: not [p for p in there.iterdir() if p.name != ".new"] if there.is_dir() else True)
+    until("an empty trash", lambda: not list((bare_kelp.store / "trash").iterdir()))
+    left = [path for path in (bare_kelp.store / "layers").iterdir() if path.name not in ("mount-points", "l")]
+    assert not left and not list((bare_kelp.store / "layers/l").iterdir())
+    assert not [path for path in (bare_kelp.store / "images").iterdir() if path.name != "names"]
+    assert bare_kelp("store", "verify").text.startswith("0 images, 0 blobs")
