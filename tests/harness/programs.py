@@ -220,3 +220,5 @@ def _take_terminal():
     import fcntl
     import termios
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in (signal.SIGINT, signal.SIGQUIT):  # ignored where the tests run in a shell's background
+        signal.signal(number, signal.SIG_DFL)
