@@ -34,6 +34,13 @@ bool has_option(const MountRequest& request, std::string_view option) {
   return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
 }
 
+/// "/a/b", "" = all of it.
+std::string subpath_of(const MountRequest& request) {
+  for (const std::string& option : request.options)
+    if (starts_with(option, "subpath=")) return sys::clean_path("/" + option.substr(8));
+  return "";
+}
+
 std::string working_directory() {
   char* here = ::getcwd(nullptr, 0);
   if (here == nullptr) throw_errno("find the current directory");
@@ -151,6 +158,20 @@ void mount_overlays(const std::vector<SessionOverlay>& overlays) {
   }
 }
 
+void refuse_links(const std::vector<Subpath>& subpaths) {
+  for (const Subpath& wanted : subpaths) {
+    const Fd root(::open(wanted.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!root) throw_errno("open {}", wanted.root);
+    try {
+      sys::open_beneath(root.get(), std::string_view(wanted.path).substr(1), O_PATH);
+    } catch (const SysError& error) {
+      if (error.code() != ELOOP && error.code() != EXDEV) continue;  // the runtime says what is missing
+      throw_error("subpath {}: there is a link on the way, which could lead out of what is mounted",
+                  kelp::quoted(wanted.path.substr(1)));
+    }
+  }
+}
+
 std::vector<MountRequest> resolve_mount_requests(Context& context, const store::ContainerConfig& config,
                                                  const Strings& image_volumes) {
   std::vector<MountRequest> requests;
@@ -226,10 +247,13 @@ MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
       if (volume->needs_copy_up && !has_option(request, "nocopy") && record.config.rootfs.empty())
         plan.copy_ups.push_back({volume->name, data, sys::clean_path(request.target)});
     }
+    const std::string subpath = subpath_of(request);
     if (request.type == "image" || has_option(request, "O")) {
       plan.mounts.push_back(plan_overlay(context, record, request, data, plan));
+      if (subpath.size() > 1) plan.subpaths.push_back({plan.overlays.back().directory + "/mnt", subpath});
       continue;
     }
+    if (subpath.size() > 1) plan.subpaths.push_back({data, subpath});
     if (has_option(request, "U")) plan.chowns.push_back({data});
     if ((has_option(request, "z") || has_option(request, "Z")) && context.host().security.get().selinux)
       plan.relabels.push_back({data, has_option(request, "z")});

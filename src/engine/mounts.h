@@ -45,8 +45,14 @@ struct SessionOverlay {
   bool writable = false;
 };
 
+/// What subpath= names below the root of a volume, a directory of the host or an image.
+struct Subpath {
+  std::string root, path;
+};
+
 struct MountPlan {
   std::vector<SessionOverlay> overlays;
+  std::vector<Subpath> subpaths;
   std::vector<spec::Mount> mounts;  ///< user's, in the order to mount: parents first
   std::vector<CopyUp> copy_ups;
   std::vector<ChownRequest> chowns;
@@ -60,6 +66,9 @@ std::vector<store::MountRequest> resolve_mount_requests(Context& context, const 
                                                         const store::Strings& image_volumes);
 /// In the session: mounts what the plan says, before the runtime binds it into the container.
 void mount_overlays(const std::vector<SessionOverlay>& overlays);
+/// In the session, after volumes are filled: what is in a volume or an image is a stranger's, and a link there would
+/// lead to files of the host. throws Error naming a subpath with a link in it
+void refuse_links(const std::vector<Subpath>& subpaths);
 /// Creates the volumes of a record that are missing; returns the names of those it made.
 store::Strings create_missing_volumes(Context& context, const store::ContainerRecord& record);
 

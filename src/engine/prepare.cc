@@ -451,6 +451,7 @@ StartPlan prepare_start(Context& context, const store::ContainerRecord& record, 
   MountPlan mounts = plan_mounts(context, record);
   plan.copy_ups = std::move(mounts.copy_ups);
   plan.overlays = std::move(mounts.overlays);
+  plan.subpaths = std::move(mounts.subpaths);
   plan.chowns = std::move(mounts.chowns);
   plan.relabels = std::move(mounts.relabels);
   input.mounts = std::move(mounts.mounts);

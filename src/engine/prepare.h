@@ -23,6 +23,7 @@ struct StartPlan {
   NetworkPlan network;
   std::vector<CopyUp> copy_ups;  ///< see fill_volumes()
   std::vector<SessionOverlay> overlays;
+  std::vector<Subpath> subpaths;
   std::vector<ChownRequest> chowns;
   std::vector<RelabelRequest> relabels;
   std::string file_label, shared_file_label;  ///< for these, see selinux_labels()

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from harness import images, needs
+from harness.images import LayerTar
 
 NONE = ("--network", "none")
 
@@ -122,6 +123,23 @@ def test_a_target_that_is_a_symlink_stays_inside(bare_kelp, place, shared):
     bare_kelp("load", "-q", "-i", images.busybox_image([layer]).write_archive(place / "e.tar", "localhost/esc:1"))
     assert bare_kelp("run", "--rm", *NONE, "-v", f"{shared}:/escape/in", "esc:1", "cat", "/tmp/in/file").out == \
         "from the host\n"
+
+
+def test_a_subpath_and_links_that_lead_out_of_it(kelp, shared, place):
+    """What is in a volume or an image is a stranger's."""
+    make = "mkdir -p a/b; echo inside > a/b/f; ln -s /etc out; ln -s a also; ln -s /etc/passwd a/file"
+    kelp("run", "--rm", *NONE, "-v", "data:/d", "-w", "/d", "busybox", "sh", "-c", make)
+    kelp("run", "--rm", *NONE, "-v", f"{shared}:/d", "-w", "/d", "busybox", "sh", "-c", make)
+    layer = LayerTar().directory("a").directory("a/b").file("a/b/f", "inside\n").symlink("out", "/etc").symlink("also", "a")
+    layer.symlink("a/file", "/etc/passwd")
+    kelp("load", "-q", "-i", images.Image([layer]).write_archive(place / "i.tar", "localhost/parts:1"))
+    for source in ("type=volume,src=data", f"type=bind,src={shared}", "type=image,src=localhost/parts:1"):
+        mount = f"{source},dst=/x"
+        assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath=a/b", "busybox", "cat", "/x/f").text == "inside"
+        assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath=../../a/b/f", "busybox", "cat", "/x").text == "inside"
+        for way in ("out", "also/b", "a/file", "out/passwd"):
+            kelp.fails("run", "--rm", *NONE, "--mount", f"{mount},subpath={way}", "busybox", "true", code=125,
+                       says="a link on the way")
 
 
 @pytest.mark.parametrize("network", [NONE, ()], ids=["none", "default"])
