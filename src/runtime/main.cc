@@ -192,9 +192,11 @@ int dispatch(char** argv, const Options& options, Caller& caller) {
   if (count < command.min_words || count > command.max_words)
     throw_usage("usage: kelp-oci {} [OPTION…] {}", command.name, command.usage);
   // Mistakes of the command line end with 1 in runc, those of exec, too. What kelp alone does, of every version: it
-  // holds containers at their start, and hands the process over by descriptor.
+  // holds containers at their start, hands the process over by descriptor, and has health checks in a file of its own.
   caller.execs = &command == &kExec;
-  caller.is_kelp = own.has("hold-fd") || (caller.execs && starts_with(own.value("process"), "/proc/self/fd/"));
+  const std::string process = caller.execs ? own.value("process") : "";
+  caller.is_kelp =
+      own.has("hold-fd") || starts_with(process, "/proc/self/fd/") || ends_with(process, "/health-process.json");
   const GlobalOptions global = global_options(options);
   return command.run({global, own, own.words()});
 }

@@ -65,6 +65,12 @@ def test_asked_for_only(kelp):
     assert [probe["ExitCode"] for probe in health(kelp)["Log"]] == [1, 0]
 
 
+def test_a_program_that_is_missing(kelp):
+    run(kelp, "--health-cmd", '["/missing"]', "--health-interval", "disable", "--health-retries", "1")
+    assert kelp("healthcheck", "run", "c", code=1).text == "unhealthy"
+    assert health(kelp)["Log"][0]["ExitCode"] == 127 and "/missing" in health(kelp)["Log"][0]["Output"]
+
+
 def test_refusals(kelp):
     kelp("run", "-d", "--name", "plain", *NONE, *SLEEP)
     kelp.fails("healthcheck", "run", "plain", says="no defined healthcheck")
