@@ -188,22 +188,28 @@ MountRequest parse_tmpfs_option(std::string_view text) {
   return request;
 }
 
+std::string subpath_of(const MountRequest& request) {
+  for (const std::string& option : request.options) {
+    if (!starts_with(option, "subpath=")) continue;
+    const std::string path = sys::clean_path("/" + option.substr(8));
+    return path == "/" ? "" : path;
+  }
+  return "";
+}
+
 spec::Mount to_spec_mount(const MountRequest& request, const std::string& volume_data) {
   spec::Mount mount;
   mount.destination = sys::clean_path(request.target);
-  std::string subpath;
   for (const std::string& option : request.options) {
-    if (starts_with(option, "subpath=")) {
-      subpath = option.substr(8);
+    if (is_in(kEngineOptions, option) || starts_with(option, "create_host_path=") || starts_with(option, "subpath=") ||
+        option == "notmpcopyup")
       continue;
-    }
-    if (is_in(kEngineOptions, option) || starts_with(option, "create_host_path=") || option == "notmpcopyup") continue;
     mount.options.push_back(option);
   }
   if (request.type == "bind" || request.type == "volume") {
     mount.type = "bind";
     mount.source = request.type == "bind" ? request.source : volume_data;
-    if (!subpath.empty()) mount.source += sys::clean_path("/" + subpath);
+    mount.source += subpath_of(request);
     add_default(mount.options, "rbind", {"bind"});
     add_default(mount.options, "rprivate",
                 {"shared", "slave", "private", "unbindable", "rshared", "rslave", "runbindable"});

@@ -34,13 +34,6 @@ bool has_option(const MountRequest& request, std::string_view option) {
   return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
 }
 
-/// "/a/b", "" = all of it.
-std::string subpath_of(const MountRequest& request) {
-  for (const std::string& option : request.options)
-    if (starts_with(option, "subpath=")) return sys::clean_path("/" + option.substr(8));
-  return "";
-}
-
 std::string working_directory() {
   char* here = ::getcwd(nullptr, 0);
   if (here == nullptr) throw_errno("find the current directory");
@@ -165,7 +158,8 @@ void refuse_links(const std::vector<Subpath>& subpaths) {
     try {
       sys::open_beneath(root.get(), std::string_view(wanted.path).substr(1), O_PATH);
     } catch (const SysError& error) {
-      if (error.code() != ELOOP && error.code() != EXDEV) continue;  // the runtime says what is missing
+      if (error.code() == ENOENT || error.code() == ENOTDIR) continue;  // the runtime says what is missing
+      if (error.code() != ELOOP && error.code() != EXDEV) throw;
       throw_error("subpath {}: there is a link on the way, which could lead out of what is mounted",
                   kelp::quoted(wanted.path.substr(1)));
     }
@@ -250,10 +244,10 @@ MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
     const std::string subpath = subpath_of(request);
     if (request.type == "image" || has_option(request, "O")) {
       plan.mounts.push_back(plan_overlay(context, record, request, data, plan));
-      if (subpath.size() > 1) plan.subpaths.push_back({plan.overlays.back().directory + "/mnt", subpath});
+      if (!subpath.empty()) plan.subpaths.push_back({plan.overlays.back().directory + "/mnt", subpath});
       continue;
     }
-    if (subpath.size() > 1) plan.subpaths.push_back({data, subpath});
+    if (!subpath.empty()) plan.subpaths.push_back({data, subpath});
     if (has_option(request, "U")) plan.chowns.push_back({data});
     if ((has_option(request, "z") || has_option(request, "Z")) && context.host().security.get().selinux)
       plan.relabels.push_back({data, has_option(request, "z")});

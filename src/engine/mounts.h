@@ -77,6 +77,8 @@ store::Strings create_missing_volumes(Context& context, const store::ContainerRe
 MountPlan plan_mounts(Context& context, const store::ContainerRecord& record);
 
 /// One request to one spec mount; pure. volume_data: _data path of the volume, for type volume.
+/// What subpath= says, "/a/b"; "" = all of the source.
+std::string subpath_of(const store::MountRequest& request);
 spec::Mount to_spec_mount(const store::MountRequest& request, const std::string& volume_data);
 
 }  // namespace kelp::engine
