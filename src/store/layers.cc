@@ -239,7 +239,8 @@ std::optional<LoneTree> read_lone_tree(const Layout& layout, std::string_view ch
       throw_error("{}: written by a newer kelp", path);
     }
     if (!value.is_object() || !value.contains("tree") || !value["tree"].is_string()) {
-      throw Error(fmt::format("{} is damaged", path)).with_hint("kelp pull the image again");
+      log::debug("{} is damaged: the blob counts as missing", path);
+      continue;
     }
     return LoneTree{.map = map, .digest = value["tree"].get<std::string>()};
   }

@@ -117,6 +117,14 @@ def test_damage_to_a_tree_is_found_and_mended_from_the_registry(lone):
     assert lone("store", "verify", "-q").out == "" and seen(lone, lone.image) == before
 
 
+def test_a_damaged_record_of_a_tree_is_mended_by_a_pull(lone):
+    (mark, *_) = [path for path in (lone.store / "layers").glob("*/*/lone")]
+    mark.write_text("{")
+    lone.fails("store", "verify", code=1, says="damaged in 1 places")
+    lone("pull", "-q", PLAIN, lone.image)
+    assert lone("store", "verify", "-q").out == ""
+
+
 def test_a_lost_tree_without_a_registry(lone, registry):
     """One clear line, not a crash."""
     lone("tag", lone.image, "localhost/mine:1")
