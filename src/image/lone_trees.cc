@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "image/blob_sink.h"
 #include "image/digest.h"
 #include "image/pack.h"
 #include "image/verbs.h"
@@ -146,11 +147,7 @@ struct Packed {
 /// The tree as a gzip blob in the store.
 Packed pack_lone_tree(const store::Layout& layout, const std::string& chain, const store::LoneTree& tree) {
   store::BlobWriter writer(layout);
-  struct WriterSink : Sink {
-    explicit WriterSink(store::BlobWriter& target) : target_(target) {}
-    void write(const void* data, size_t size) override { target_.write(data, size); }
-    store::BlobWriter& target_;
-  } sink(writer);
+  BlobSink sink(writer);
   HashingSink hashed(&sink);
   const auto packer = compress(hashed, Compression::gzip);
   HashingSink plain(packer.get());
@@ -182,7 +179,7 @@ GivenUp give_up_blobs(const store::Layout& layout) {
     for (const auto& [blob, chains] : layers) record_lone_trees(layout, chains);
   }
   GivenUp result;
-  // Whoever reads a blob holds StoreUse, and whoever wants to reads it only where it is there.
+  // Whoever looks for a blob holds StoreUse until he has read it. What came since the trees were recorded stays.
   const auto alone = sys::FileLock::try_exclusive(layout.locks() + "/gc");
   if (!alone) return result;
   for (const auto& [blob, chains] : layers_of_images(layout)) {
@@ -209,7 +206,10 @@ store::ImageRecord with_blobs(const store::Layout& layout, const store::ImageRec
   run_parallel(missing.size(), kMaxPackers, [&](size_t i, const std::stop_token&) {
     const store::ImageLayer& layer = image.layers[missing[i]];
     const auto tree = store::read_lone_tree(layout, layer.chain);
-    if (!tree) store::open_blob(layout, DigestName::require(layer.blob));  // says what is missing
+    if (!tree) {
+      throw Error(fmt::format("layer {}: neither its blob nor its tree is in the store", layer.blob))
+          .with_hint("kelp pull the image again");
+    }
     progress.status(fmt::format("Packing layer {}", layer.blob.substr(0, 19)));
     packed[i] = pack_lone_tree(layout, layer.chain, *tree);
   });

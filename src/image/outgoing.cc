@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "image/blob_sink.h"
 #include "image/digest.h"
 #include "image/lone_trees.h"
 #include "image/workers.h"
@@ -56,11 +57,7 @@ OutgoingBlob pack_again(const store::Layout& layout, const spec::Descriptor& lay
   HashingSource checked(raw);
   const auto plain = decompress(checked, what, InflateLimits::none());
   auto writer = std::make_unique<store::BlobWriter>(layout);
-  struct WriterSink : Sink {
-    explicit WriterSink(store::BlobWriter& target) : target_(target) {}
-    void write(const void* data, size_t size) override { target_.write(data, size); }
-    store::BlobWriter& target_;
-  } sink(*writer);
+  BlobSink sink(*writer);
   HashingSink hashed(&sink);
   const auto packer = image::compress(hashed, compression, level);
   std::vector<char> buffer(kBuffer);

@@ -113,6 +113,7 @@ class Verifier {
   void check_records();
   void check_layers();
   void check_layer(const std::string& chain, const std::string& key);
+  std::string compare_with_record(const std::string& chain, const store::LoneTree& lone);
   std::string compare_with_blob(const std::string& chain, const store::IdMapping& map, const store::ImageLayer& layer);
 
   const store::Layout& layout_;
@@ -306,6 +307,11 @@ std::string Verifier::compare_with_blob(const std::string& chain, const store::I
   return first_difference(kept.get(), fresh.get());
 }
 
+/// A tree whose blob was given up has its digest only. "" = equal.
+std::string Verifier::compare_with_record(const std::string& chain, const store::LoneTree& lone) {
+  return tree_digest(layout_, chain, lone.map) == lone.digest ? "" : "its files are not those that it was made of";
+}
+
 void Verifier::check_layer(const std::string& chain, const std::string& key) {
   const std::string subject = chain + "/" + key;
   const auto known = layers_.find(chain);
@@ -326,9 +332,7 @@ void Verifier::check_layer(const std::string& chain, const std::string& key) {
   if (!usual || damaged_.contains(known->second.blob) || !can_tell) return;
   std::string difference;
   try {
-    difference = !lone                                              ? compare_with_blob(chain, map, known->second)
-                 : tree_digest(layout_, chain, map) == lone->digest ? ""
-                                                                    : "its files are not those that it was made of";
+    difference = lone ? compare_with_record(chain, *lone) : compare_with_blob(chain, map, known->second);
   } catch (const Error& error) {
     difference = error.message();
   }
