@@ -30,14 +30,17 @@ const ProbePlan& Monitor::probe() const {
   return plan_.health;
 }
 
-void Monitor::start_health_checks() {
+void Monitor::begin_health() {
   if (plan_.health.exec.empty()) return;
   health_.status = "starting";
   health_.failures = health_.startup_failures = 0;
   health_.startup_left = plan_.health.startup.exec.empty() ? 0 : std::max(plan_.health.startup_success, 1);
   health_.log.clear();
   write_health();
-  schedule_probe();
+}
+
+void Monitor::start_health_checks() {
+  if (!plan_.health.exec.empty()) schedule_probe();
 }
 
 void Monitor::stop_health_checks() {

@@ -65,7 +65,8 @@ class Monitor final : private Control {
   void emit(std::string_view status, std::string_view extra = {}) const;
 
   // health.cc
-  void start_health_checks();
+  void begin_health();         ///< "starting" on disk, before anybody can see the container running
+  void start_health_checks();  ///< the first probe is due one interval from now
   void stop_health_checks();
   [[nodiscard]] const ProbePlan& probe() const;
   void schedule_probe();

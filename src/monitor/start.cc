@@ -93,6 +93,7 @@ void Monitor::start() {
     events = event_line("init", plan_.event_subject);
   }
   state_.started = std::chrono::system_clock::now();
+  begin_health();
   write_state(plan_, state_);
   write_pid_file(plan_.pid_file, pid_);
   check_starter();

@@ -1,8 +1,9 @@
 """Health checks: the monitor probes, `healthcheck run` asks, ps and inspect show."""
 
 import json
+import os
 
-from harness import images
+from harness import images, programs
 from harness.waiting import until
 
 NONE = ("--network", "none")
@@ -31,6 +32,43 @@ def test_it_becomes_healthy(kelp):
     assert "(healthy)" in kelp("ps").out
     assert kelp("ps", "-q", "--filter", "health=healthy").text and not kelp("ps", "-q", "--filter", "health=unhealthy").text
     assert kelp("wait", "--condition", "healthy", "c").text == "-1"
+
+
+def test_a_new_life_begins_with_starting(kelp, place):
+    """Whoever sees it running reads neither nothing nor the health of the life before, which `wait` would believe: looked
+    at while the monitor stands still in front of each of the system calls around its start."""
+    programs_dir = place / "programs"
+    programs_dir.mkdir()
+    for name in ("kelp", "kelp-oci", "kelp-image"):
+        (programs_dir / name).symlink_to(programs.program(name))
+    monitor, fifo = programs_dir / "kelp-monitor", place / "fifo"
+    run(kelp, "--health-cmd", "true", "--health-interval", "disable")
+    os.mkfifo(fifo)
+
+    def look(n):
+        """Status and health of the next life, the monitor held in front of its n-th call."""
+        if "running" in kelp("inspect", "--format", "{{.State.Status}}", "c").text:
+            kelp("healthcheck", "run", "c")
+            assert status(kelp) == "healthy"
+            kelp("kill", "c")
+            kelp("wait", "c")
+        monitor.unlink(missing_ok=True)
+        monitor.write_text(f'#!/bin/sh\nexec {programs.payload("kill_at")} /dev/null {n} {programs.program("kelp-monitor")} "$@"\n')
+        monitor.chmod(0o755)
+        starter = kelp.start("start", "c", env={"KELP_LIBEXEC": str(programs_dir), "KILL_AT_HOLD": str(fifo)})
+        with open(fifo, "w", encoding="ascii"):  # opens when it is there
+            seen = kelp("inspect", "--format", "{{.State.Status}}/{{.State.Health.Status}}", "c").text
+        assert starter.wait(60) == 0, starter.stderr.read()
+        return seen
+
+    low = 0
+    while not look(low + 32).startswith("running"):
+        low += 32
+    high = low + 32
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if look(middle).startswith("running") else (middle, high)
+    assert {look(high + more) for more in range(16)} == {"running/starting"}
 
 
 def test_it_becomes_unhealthy_after_the_retries(kelp):
