@@ -123,6 +123,16 @@ Leaf make_scope_leaf(const std::string& cgroups_path, const std::string& id) {
 
 }  // namespace
 
+void move_by_systemd(const std::string& scope, const std::string& path, pid_t pid) {
+  const size_t unit = scope.empty() ? std::string::npos : path.find("/" + scope + "/");
+  if (unit == std::string::npos)
+    throw Error(fmt::format("enter the group {}: Permission denied: {}, where we are, is not delegated to this user",
+                            path, group_of(0)))
+        .with_hint("put `systemd-run --user --scope` in front of the command");
+  step("enter the scope",
+       [&] { sys::Systemd::connect().attach_processes(scope, path.substr(unit + 1 + scope.size()), {pid}); });
+}
+
 Leaf make_leaf(const std::string& cgroups_path, const std::string& id, const spec::Resources& resources, bool systemd) {
   const std::vector<LimitWrite> writes = plan_limits(resources);
   const bool limited = asks_for_limits(resources);

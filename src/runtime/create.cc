@@ -168,9 +168,11 @@ void start_process(Creation& c) {
   take_network(c);
   auto [ours, theirs] = sys::Link::pair();
   c.link.emplace(std::move(ours));
-  const FirstProcessOptions options{.cgroup_fd = c.group.fd ? c.group.fd.get() : -1,
-                                    .sibling = c.options.die_with_parent && !c.foreground(),
-                                    .oom_score_adj = c.plan.bundle.config.process->oom_score_adj};
+  const FirstProcessOptions options{
+      .cgroup_fd = c.group.fd ? c.group.fd.get() : -1,
+      .sibling = c.options.die_with_parent && !c.foreground(),
+      .oom_score_adj = c.plan.bundle.config.process->oom_score_adj,
+      .enter_group = [&c](pid_t pid) { cgroup::move_by_systemd(c.group.scope, c.group.path, pid); }};
   c.first = start_first_process(c.plan.namespaces, options, *c.link, std::move(theirs), [&](ChildLink link) {
     c.container.reset();  // a clone shares the lock and would keep it
     c.group.fd.reset();

@@ -166,12 +166,13 @@ int run_exec(ExecPlan& plan, ChildLink& link) noexcept {
 
 /// The joining process: it is in the container's cgroup from birth, since after joining a cgroup namespace nothing
 /// outside of it can be entered. A pid namespace holds for children only, so it clones the real one beside itself.
-int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
+int join_and_clone(ExecPlan& plan, sys::Link child_end, bool ask_for_group) noexcept {
   ChildLink link(std::move(child_end));
   log::divert([](void* to, log::Level level,
                  std::string_view text) { static_cast<ChildLink*>(to)->tell_log(static_cast<int>(level), text); },
               &link);
   try {
+    if (ask_for_group) link.ask(Msg::enter_group);
     if (plan.process.oom_score_adj) set_oom_score_adj(*plan.process.oom_score_adj, true);
     // Here, where the host's privileges still count; what a fork takes away again is for the real one.
     if (plan.process.scheduler && !ends_at_fork(*plan.process.scheduler)) set_scheduler(*plan.process.scheduler);
@@ -196,21 +197,26 @@ int join_and_clone(ExecPlan& plan, sys::Link child_end) noexcept {
   }
 }
 
-Fd container_group(const Record& record, const std::string& below) {
+/// The container's group, as exec enters it.
+struct ExecGroup {
+  std::string path;   ///< "" = none
+  std::string scope;  ///< systemd's unit around it, "" = none
+  /// Where the first process sits, when it made groups below its own, as systemd does: the container's own group then
+  /// takes no processes. "" = not below it, or not to be used.
+  std::string inner;
+};
+
+/// below  --cgroup: a group below the container's
+ExecGroup container_group(const Record& record, const std::string& below) {
   if (("/" + below + "/").find("/../") != std::string::npos)
     throw_usage("--cgroup {}: it leads out of the container's group", quoted(below));
   if (record.cgroup.empty()) {
     if (!below.empty()) throw_error("--cgroup {}: the container has no cgroup of its own", below);
-    return Fd();
+    return {};
   }
-  return cgroup::open_group(below.empty() ? record.cgroup : record.cgroup + "/" + below);
-}
-
-/// Where the first process sits now, when it made groups below its own, as systemd does: the container's own group then
-/// takes no processes. "" = not below it.
-std::string group_of_init(const Record& record) {
-  const std::string group = record.cgroup.empty() ? "" : cgroup::group_of(record.pid);
-  return starts_with(group, record.cgroup + "/") ? group : "";
+  if (!below.empty()) return {record.cgroup + "/" + below, record.cgroup_scope, ""};
+  const std::string inner = cgroup::group_of(record.pid);
+  return {record.cgroup, record.cgroup_scope, starts_with(inner, record.cgroup + "/") ? inner : ""};
 }
 
 /// The master's way: to the caller's socket, or to us for an exec in the foreground.
@@ -249,28 +255,42 @@ ExecPlan make_plan(const ExecOptions& options, const Container& container, const
   return plan;
 }
 
-sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console, const Fd& group,
-                         const std::string& init_group) {
-  // The clone is in the container's group from birth: what comes before that move is set on ourselves.
-  if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[0]);
-  const auto clone_into = [&](const Fd& into) {
+/// The helper is born in the group. Where the kernel does not let us put it there, it waits to be moved.
+sys::Child clone_helper(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console,
+                        const ExecGroup& group, bool& waits) {
+  const auto clone_into = [&](const Fd& into, bool ask_for_group = false) {
     return sys::clone_child(0,
                             [&] {
                               link.close();
                               console.close();
-                              return join_and_clone(plan, std::move(child_end));
+                              return join_and_clone(plan, std::move(child_end), ask_for_group);
                             },
                             {.cgroup_fd = into ? into.get() : -1});
   };
-  sys::Child helper;
+  if (group.path.empty()) return clone_into(Fd());
   try {
-    helper = clone_into(group);
+    return clone_into(cgroup::open_group(group.path));
   } catch (const SysError& error) {
-    if (error.code() != EBUSY || init_group.empty()) throw;
-    helper = clone_into(cgroup::open_group(init_group));
+    if (error.code() == EBUSY && !group.inner.empty()) return clone_into(cgroup::open_group(group.inner));
+    if (error.code() != EACCES) throw;
   }
-  child_end.close();
+  waits = true;
+  return clone_into(Fd(), true);
+}
+
+sys::Child start_process(ExecPlan& plan, ParentLink& link, sys::Link child_end, sys::Link& console,
+                         const ExecGroup& group) {
+  // The clone is in the container's group from birth: what comes before that move is set on ourselves.
+  if (!plan.process.cpu_affinity.empty()) set_cpu_affinity(plan.process.cpu_affinity[0]);
+  bool waits = false;
+  sys::Child helper = clone_helper(plan, link, std::move(child_end), console, group, waits);
   plan.console_socket.reset();
+  if (waits) {
+    const ParentLink::Event event = link.require("enter the container's group");
+    if (event.msg != Msg::enter_group) throw_error("unexpected answer of the joining process");
+    cgroup::move_by_systemd(group.scope, group.inner.empty() ? group.path : group.inner, helper.pid);
+    link.go();
+  }
   ParentLink::Event event = link.require("join the container's namespaces");
   if (event.msg != Msg::staged || event.fds.empty()) throw_error("unexpected answer of the joining process");
   helper.wait();
@@ -286,14 +306,13 @@ int exec_in_container(const ExecOptions& options) {
     throw_error("cannot exec in a paused container");
   ExecPlan plan = make_plan(options, container, record);
   sys::Link console = open_console(options, plan);
-  const Fd group = container_group(record, options.cgroup);
+  const ExecGroup group = container_group(record, options.cgroup);
   std::optional<sys::SignalMask> mask;
   if (!options.detach) mask.emplace(forwarded_signals());
 
   auto [ours, theirs] = sys::Link::pair();
   ParentLink link(std::move(ours));
-  sys::Child child =
-      start_process(plan, link, std::move(theirs), console, group, options.cgroup.empty() ? group_of_init(record) : "");
+  sys::Child child = start_process(plan, link, std::move(theirs), console, group);
   (void)link.require("start the process");  // ready
   if (!options.pid_file.empty()) sys::replace_file(options.pid_file, std::to_string(child.pid), 0644);
   if (!options.pidfd_socket.empty())

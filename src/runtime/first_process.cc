@@ -65,9 +65,10 @@ void join_all(const NamespacePlan& plan) {
 }
 
 int join_and_clone(const NamespacePlan& plan, const FirstProcessOptions& options, sys::Link child_end,
-                   const std::function<int(ChildLink)>& body) {
+                   const std::function<int(ChildLink)>& body, bool ask_for_group) {
   ChildLink link(std::move(child_end));
   try {
+    if (ask_for_group) link.ask(Msg::enter_group);
     if (plan.hidden && options.oom_score_adj) set_oom_score_adj(*options.oom_score_adj, plan.joined_user);
     step("join namespaces", [&] { join_all(plan); });
     std::uint64_t flags = plan.clone_flags;
@@ -125,8 +126,7 @@ void tell_staged(ChildLink& link, std::uint64_t clone_flags, const std::function
 
 sys::Child start_first_process(const NamespacePlan& plan, const FirstProcessOptions& options, ParentLink& parent,
                                sys::Link child_end, const std::function<int(ChildLink)>& body) {
-  const sys::CloneOptions clone{.cgroup_fd = options.cgroup_fd, .parent = options.sibling};
-  if (!plan.staged) {
+  const auto direct = [&](const sys::CloneOptions& clone) {
     return sys::clone_child(
         plan.clone_flags,
         [&] {
@@ -134,17 +134,34 @@ sys::Child start_first_process(const NamespacePlan& plan, const FirstProcessOpti
           return body(ChildLink(std::move(child_end)));
         },
         clone);
+  };
+  const auto helped = [&](const sys::CloneOptions& clone, bool ask_for_group) {
+    return sys::clone_child(
+        0,
+        [&] {
+          parent.close();
+          return join_and_clone(plan, options, std::move(child_end), body, ask_for_group);
+        },
+        clone);
+  };
+  sys::CloneOptions clone{.cgroup_fd = options.cgroup_fd, .parent = options.sibling};
+  sys::Child helper;
+  try {
+    if (!plan.staged) return direct(clone);
+    helper = helped(clone, false);
+  } catch (const SysError& error) {
+    if (error.code() != EACCES || clone.cgroup_fd < 0 || !options.enter_group) throw;
+    clone.cgroup_fd = -1;
+    helper = helped(clone, true);
   }
-  sys::Child helper = sys::clone_child(
-      0,
-      [&] {
-        parent.close();
-        return join_and_clone(plan, options, std::move(child_end), body);
-      },
-      clone);
   child_end.close();
   for (;;) {
     ParentLink::Event event = parent.require("join namespaces");
+    if (event.msg == Msg::enter_group) {
+      options.enter_group(helper.pid);
+      parent.go();
+      continue;
+    }
     if (event.msg == Msg::map_ids) {
       step("map ids", [&] { sys::write_id_maps(helper.pid, plan.maps); });
       parent.go();

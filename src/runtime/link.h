@@ -33,6 +33,7 @@
 namespace kelp::runtime {
 
 enum class Msg : char {
+  enter_group = 'e',
   staged = 'S',
   map_ids = 'm',
   net_devices = 'd',

@@ -431,6 +431,16 @@ bool Systemd::wait_scope(int timeout_ms) {
   }
 }
 
+void Systemd::attach_processes(const std::string& unit, const std::string& group, const std::vector<pid_t>& pids) {
+  Writer body;
+  body.string(unit);
+  body.string(group);
+  const size_t list = body.begin_array(4);
+  for (const pid_t pid : pids) body.u32(static_cast<std::uint32_t>(pid));
+  body.end_array(list);
+  impl_->call(kManagerPath, kManager, "AttachProcessesToUnit", "ssau", body.data());
+}
+
 void Systemd::stop_scope(const std::string& name) {
   Writer body;
   body.string(name);

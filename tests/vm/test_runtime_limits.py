@@ -135,3 +135,50 @@ def test_without_a_group_of_its_own(rig):
     refused = run(rig, "true", LIMITS, mode="bare", path=None)
     assert refused.status == 1 and "linux.resources.memory.limit" in refused.err and "hint:" in refused.err, refused
     assert run(rig, "echo up", mode="bare", path=None).out == "up\n"
+
+
+SCOPES = "systemctl --user list-units --all --plain --no-legend --type scope | grep -c -e pre- -e libpod || :"
+PID = "$(kelp-oci state c1 | sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p')"
+
+
+@pytest.mark.parametrize("mode", ["session", "terminal", "unit"])
+def test_limits_of_a_user_by_his_own_systemd(rig, mode):
+    """A scope of the user's manager, in the slice that was named, gone with the container. From an ssh session, which
+    is not delegated, no process can be cloned into it: systemd moves it."""
+    show = "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max /proc/self/cgroup"
+    done = run(rig, show, LIMITS, "kelp-oci --systemd-cgroup run c1; wait_for '! systemctl --user is-active -q pre-name.scope'; " + SCOPES,
+               mode=mode, path="user.slice:pre:name")
+    assert done.out.split("\n")[:5] == [str(64 * MIB), "20", "50000 100000", "0::/", "0"] and done.err == "", done
+
+    done = run(rig, "exec sleep 100", LIMITS, f"""kelp-oci --systemd-cgroup run -d c1
+cut -d: -f3 /proc/{PID}/cgroup; systemctl --user show pre-name.scope -p Slice -p ActiveState
+kelp-oci exec c1 cat /proc/self/cgroup; kelp-oci exec -d c1 sleep 200
+wait_for 'pgrep -fx "sleep 200"'; cut -d: -f3 /proc/$(pgrep -fx 'sleep 200')/cgroup
+kelp-oci exec c1 tail /dev/zero; echo ended $?
+kelp-oci delete -f c1; wait_for '! systemctl --user is-active -q pre-name.scope'; {SCOPES}""", mode=mode, path="kelptest.slice:pre:name")
+    out = done.out.split()
+    assert out[0].endswith("/kelptest.slice/pre-name.scope/container") and out[4] == out[0], done
+    assert set(out[1:3]) == {"Slice=kelptest.slice", "ActiveState=active"} and out[3] == "0::/", done
+    assert out[5:] == ["ended", "137", "0"], done
+
+
+def test_namespaces_that_are_joined_by_whom_systemd_moves(rig):
+    """Where a helper joins namespaces for the first process, it is the helper that is moved."""
+    done = run(rig, "readlink /proc/self/ns/net; cat /proc/self/cgroup; exec sleep 100", LIMITS, f"""unshare -Urn sleep 1000 & other=$!
+wait_for '[ $(readlink /proc/$other/ns/net) != $(readlink /proc/self/ns/net) ]'
+sed -i "s|\\"type\\": \\"network\\"|\\"type\\": \\"network\\", \\"path\\": \\"/proc/$other/ns/net\\"|; s|\\"namespaces\\": .|&{{\\"type\\": \\"user\\", \\"path\\": \\"/proc/$other/ns/user\\"}}, |" config.json
+kelp-oci --systemd-cgroup run -d c1 >out; wait_for 'grep -q :: out'; cat out; readlink /proc/$other/ns/net
+cut -d: -f3 /proc/{PID}/cgroup; kelp-oci delete -f c1; kill $other""", mode="session", path="user.slice:pre:name")
+    out = done.out.split()
+    assert out[0] == out[2] and out[1] == "0::/" and out[3].endswith("/pre-name.scope/container"), done
+
+
+def test_a_group_that_no_unit_holds_is_out_of_reach_from_a_session(rig):
+    """The way out that the message names, really taken."""
+    done = run(rig, "exec sleep 100", None, """systemd-run -q --user --scope -p Delegate=yes kelp-oci run -d c1
+kelp-oci exec c1 true; echo $?; systemd-run -q --user --scope kelp-oci exec c1 cat /proc/self/cgroup; kelp-oci delete -f c1""",
+               mode="session", path=None)
+    assert done.out.split() == ["255", "0::/"], done
+    lines = done.err.splitlines()
+    assert len(lines) == 2 and "Permission denied" in lines[0] and "is not delegated to this user" in lines[0], done
+    assert "hint:" in lines[1] and "`systemd-run --user --scope`" in lines[1], done
