@@ -182,3 +182,19 @@ kelp-oci exec c1 true; echo $?; systemd-run -q --user --scope kelp-oci exec c1 c
     lines = done.err.splitlines()
     assert len(lines) == 2 and "Permission denied" in lines[0] and "is not delegated to this user" in lines[0], done
     assert "hint:" in lines[1] and "`systemd-run --user --scope`" in lines[1], done
+
+
+def test_podman_with_its_own_cgroups(rig):
+    """As users have it: podman's scopes of the user's manager, its limits, its freezer."""
+    podman = "podman --runtime /opt/kelp/kelp-oci"
+    script = f"""podman load -q -i /opt/kelp/busybox.tar >/dev/null; podman info -f '{{{{.Host.CgroupManager}}}}'
+{podman} run --rm --network none --memory 64m --pids-limit 50 --cpus 0.5 busybox sh -c 'cd /sys/fs/cgroup; cat memory.max pids.max cpu.max'
+{podman} run --rm --network none --memory 32m --memory-swap 32m busybox tail /dev/zero; echo $?
+{podman} run -d --name life --network none --memory 64m busybox sh -c 'trap "exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
+{podman} exec life cat /proc/self/cgroup; {podman} pause life; {podman} inspect -f '{{{{.State.Status}}}}' life; {podman} unpause life
+{podman} update --memory 48m life >/dev/null; {podman} exec life cat /sys/fs/cgroup/memory.max
+{podman} stop -t 60 life; {podman} inspect -f '{{{{.State.ExitCode}}}}' life; {podman} start life; {podman} rm -f -t 0 life
+wait_for '[ $({SCOPES}) = 0 ]'; {SCOPES}"""
+    done = rig.run(script, "session")
+    assert done.out.split() == ["systemd", str(64 * MIB), "50", "50000", "100000", "137", "0::/", "life", "paused", "life",
+                                str(48 * MIB), "life", "7", "life", "life", "0"], done
