@@ -113,8 +113,8 @@ Leaf make_leaf(const std::string& cgroups_path, const std::string& id, const spe
 /// Opens an existing group for CLONE_INTO_CGROUP (exec).
 Fd open_group(const std::string& path);
 /// Moves a process of the caller into a group where CLONE_INTO_CGROUP is refused (EACCES): whoever sits outside of the
-/// part of the tree that is delegated to him, in the session of an ssh login say, may move nothing into it. systemd may.
-/// scope  the unit that holds the group, "" = none: then an Error with the way out
+/// part of the tree that is delegated to him, in the session of an ssh login say, may move nothing into it. systemd
+/// may. scope  the unit that holds the group, "" = none: then an Error with the way out
 void move_by_systemd(const std::string& scope, const std::string& path, pid_t pid);
 /// Writes limits to an existing group (update).
 void apply_limits(const std::string& path, const spec::Resources& resources);

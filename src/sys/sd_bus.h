@@ -35,8 +35,8 @@ class Systemd {
   /// Waits for the job of request_scope. false: the manager still knows a unit of that name. throws Error with
   /// systemd's message, or on time-out.
   [[nodiscard]] bool wait_scope(int timeout_ms = 30000);
-  /// Moves processes of ours into `group` ("/container") below the control group of a delegated unit, from wherever they
-  /// are: what we may not write to, the manager asks the system's manager for. throws Error with systemd's message
+  /// Moves processes of ours into `group` ("/container") below the control group of a delegated unit, from wherever
+  /// they are: what we may not write to, the manager asks the system's manager for. throws Error with systemd's message
   void attach_processes(const std::string& unit, const std::string& group, const std::vector<pid_t>& pids);
   /// StopUnit; a unit that is not there is success.
   void stop_scope(const std::string& name);
