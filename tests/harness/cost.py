@@ -1,7 +1,7 @@
 """What a command costs: wall time, processor time and peak memory, with all its children.
 
 A small interpreter stands between: the kernel counts the memory of who forks into what is forked, and a test may hold
-hundreds of megabytes.
+hundreds of megabytes. It spawns without a copy of itself: that copy took a millisecond, a fifth of the shortest command.
 """
 
 import json
@@ -13,13 +13,7 @@ _LAUNCHER = """
 import json, os, resource, sys, time
 report = int(sys.argv.pop(1))
 start = time.monotonic()
-pid = os.fork()
-if pid == 0:
-    os.close(report)
-    try:
-        os.execvp(sys.argv[1], sys.argv[1:])
-    finally:
-        os._exit(127)
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_CLOSE, report)])
 _, status = os.waitpid(pid, 0)
 wall = time.monotonic() - start
 usage = resource.getrusage(resource.RUSAGE_CHILDREN)
