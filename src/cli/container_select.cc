@@ -16,8 +16,9 @@
 namespace kelp::cli {
 namespace {
 
-constexpr const char* kFilterKeys[] = {"id",    "name",   "label",  "status", "exited",  "ancestor", "before",
-                                       "since", "volume", "health", "until",  "network", "label!"};
+constexpr const char* kFilterKeys[] = {"id",     "name",           "label",  "label!",  "status",
+                                       "exited", "ancestor",       "before", "since",   "volume",
+                                       "health", "restart-policy", "until",  "network", "command"};
 
 /// All but the last are printed here; the last one leaves through main like any error.
 void throw_last(const std::vector<Error>& errors) {
@@ -31,18 +32,14 @@ std::string read_cidfile(const std::string& path) {
   return std::string(trim(*text));
 }
 
-/// Names as podman matches them: a regular expression in practice, nearly always a plain part of the name. `^` and `$`
-/// are honoured, the rest is taken literally.
-bool name_matches(std::string_view name, std::string_view pattern) {
-  const bool start = starts_with(pattern, "^"), end = ends_with(pattern, "$");
-  if (start) pattern.remove_prefix(1);
-  if (starts_with(pattern, "/")) pattern.remove_prefix(1);
-  if (end) pattern.remove_suffix(1);
-  if (start && end) return name == pattern;
-  if (start) return starts_with(name, pattern);
-  if (end) return ends_with(name, pattern);
-  return name.find(pattern) != std::string_view::npos;
+/// docker's names begin with a slash, and so do patterns of its users.
+std::string without_slash(const std::string& pattern) {
+  if (starts_with(pattern, "^/")) return "^" + pattern.substr(2);
+  return starts_with(pattern, "/") ? pattern.substr(1) : pattern;
 }
+
+/// What podman calls a container's policy: no and none are one.
+std::string policy_name(const std::string& word) { return word.empty() || word == "none" ? "no" : word; }
 
 bool label_matches(const store::StringMap& labels, const std::string& wanted) {
   const size_t equals = wanted.find('=');
@@ -51,7 +48,8 @@ bool label_matches(const store::StringMap& labels, const std::string& wanted) {
   return equals == std::string::npos || found->second == wanted.substr(equals + 1);
 }
 
-bool image_matches(const store::ContainerRecord& record, std::string_view wanted) {
+bool image_matches(const store::ContainerRecord& record, std::string_view wanted, const Pattern& pattern) {
+  if (!record.image_name.empty() && pattern.found_in(record.image_name)) return true;
   if (!record.image_id.empty() && is_id_prefix(wanted) && wanted.size() >= 3 && starts_with(record.image_id, wanted))
     return true;
   if (record.image_name == wanted) return true;
@@ -66,7 +64,21 @@ bool image_matches(const store::ContainerRecord& record, std::string_view wanted
   return ends_at_slash(name, wanted) || ends_at_slash(untagged, wanted);
 }
 
+/// The program that it executes.
+std::string first_word(const store::ContainerRecord& record) {
+  const Strings words = engine::shown_command(record);
+  return words.empty() ? "" : words.front();
+}
+
 }  // namespace
+
+Pattern filter_pattern(const std::string& key, const std::string& value) {
+  try {
+    return Pattern(value);
+  } catch (const Error& error) {
+    throw_usage("--filter {}: {}", key, error.message());
+  }
+}
 
 void add_latest(OptionSet& options, bool& latest) {
   options.flag("latest,l", latest, "the container that was created last");
@@ -166,7 +178,7 @@ ContainerFilter::ContainerFilter(Invocation& invocation, const Strings& conditio
   for (const auto& text : conditions) {
     const size_t equals = text.find('=');
     if (equals == std::string::npos || equals == 0) throw_usage("--filter {}: must be key=value", quoted(text));
-    Condition condition{text.substr(0, equals), text.substr(equals + 1), {}};
+    Condition condition{text.substr(0, equals), text.substr(equals + 1), {}, {}};
     if (std::find_if(std::begin(kFilterKeys), std::end(kFilterKeys),
                      [&](const char* key) { return condition.key == key; }) == std::end(kFilterKeys)) {
       throw_usage("--filter: unknown key {}; there are: {}", quoted(condition.key),
@@ -186,6 +198,17 @@ ContainerFilter::ContainerFilter(Invocation& invocation, const Strings& conditio
       condition.moment = store::get(invocation.context.layout, condition.value).created;
     }
     if (condition.key == "until") condition.moment = parse_moment(condition.value, "--filter until");
+    if (condition.key == "name")
+      condition.pattern = filter_pattern("name", without_slash(condition.value));
+    else if (condition.key == "ancestor" || condition.key == "command" ||
+             (condition.key == "id" && !is_id_prefix(condition.value)))
+      condition.pattern = filter_pattern(condition.key, condition.value);
+    if (condition.key == "restart-policy") {
+      static const Strings kPolicies = {"no", "always", "on-failure", "unless-stopped"};
+      condition.value = policy_name(condition.value);
+      if (std::find(kPolicies.begin(), kPolicies.end(), condition.value) == kPolicies.end())
+        throw_usage("--filter: unknown restart policy {}", quoted(condition.value));
+    }
     conditions_.push_back(std::move(condition));
   }
 }
@@ -198,8 +221,10 @@ bool ContainerFilter::mentions_status() const noexcept {
 bool ContainerFilter::matches(const Condition& condition, const store::ContainerRecord& record,
                               const store::ContainerStatus& status) const {
   const std::string &key = condition.key, &value = condition.value;
-  if (key == "id") return starts_with(record.id, value);
-  if (key == "name") return name_matches(record.name, value);
+  if (key == "id") return condition.pattern ? condition.pattern->found_in(record.id) : starts_with(record.id, value);
+  if (key == "name") return condition.pattern->found_in(record.name);
+  if (key == "command") return condition.pattern->found_in(first_word(record));
+  if (key == "restart-policy") return policy_name(record.config.restart_policy) == value;
   if (key == "label") return label_matches(engine::shown_labels(record), value);
   if (key == "label!") return !label_matches(engine::shown_labels(record), value);
   if (key == "status") {
@@ -210,7 +235,7 @@ bool ContainerFilter::matches(const Condition& condition, const store::Container
     return status.status == store::Status::exited && status.last_exit &&
            status.last_exit->code == to_int(value, 0, 255).value_or(-1);
   }
-  if (key == "ancestor") return image_matches(record, value);
+  if (key == "ancestor") return image_matches(record, value, *condition.pattern);
   if (key == "before" || key == "until") return record.created < condition.moment;
   if (key == "since") return record.created > condition.moment;
   if (key == "volume") {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/pattern.h"
 #include "cli/commands.h"
 #include "cli/option_set.h"
 #include "store/container_record.h"
@@ -67,14 +68,19 @@ class ContainerFilter {
   struct Condition {
     std::string key, value;
     std::chrono::system_clock::time_point moment;  ///< before, since, until
+    std::optional<Pattern> pattern;                ///< name, ancestor, command, and an id with other than hex digits
   };
   [[nodiscard]] bool matches(const Condition& condition, const store::ContainerRecord& record,
                              const store::ContainerStatus& status) const;
   std::vector<Condition> conditions_;
 };
 
-/// Conditions of --filter for volumes, all of which must hold. throws UsageError for an unknown key
-bool volume_fits(const store::VolumeRecord& volume, const Strings& filters, bool used);
+/// Conditions of --filter for volumes, with "or" and "and" as for containers. throws UsageError for an unknown key or
+/// value
+bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume, const Strings& filters, bool used);
+
+/// A value of --filter that is a regular expression. throws UsageError naming the key: it is none
+Pattern filter_pattern(const std::string& key, const std::string& value);
 
 /// Which way a duration counts from now.
 enum class Moment { ago, ahead };

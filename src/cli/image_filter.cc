@@ -8,12 +8,33 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/container_select.h"
+#include "store/containers.h"
 
 namespace kelp::cli {
 namespace {
 
-constexpr const char* kKeys[] = {"after", "before", "dangling",  "digest", "id",
-                                 "label", "label!", "reference", "since",  "until"};
+constexpr const char* kKeys[] = {"after", "before", "containers", "dangling",  "digest", "id",   "intermediate",
+                                 "label", "label!", "readonly",   "reference", "since",  "until"};
+
+std::set<std::string> used_by_containers(const store::Layout& layout) {
+  std::set<std::string> ids;
+  for (const auto& record : store::list(layout)) ids.insert(record.image_id);
+  return ids;
+}
+
+/// Images without a name on whose layers others stand.
+std::set<std::string> intermediate(const store::Layout& layout) {
+  const auto images = store::list_images(layout);
+  std::set<std::string> below;  // chains that are not the last one of an image
+  for (const auto& image : images) {
+    const auto chains = image.chains();
+    if (!chains.empty()) below.insert(chains.begin(), chains.end() - 1);
+  }
+  std::set<std::string> ids;
+  for (const auto& image : images)
+    if (image.names.empty() && !image.layers.empty() && below.count(image.chains().back()) > 0) ids.insert(image.id);
+  return ids;
+}
 
 bool label_fits(const store::ImageRecord& image, const std::string& wanted) {
   const size_t equals = wanted.find('=');
@@ -63,14 +84,20 @@ ImageFilter::ImageFilter(Invocation& invocation, const Strings& conditions) {
   for (const auto& text : conditions) {
     const size_t equals = text.find('=');
     if (equals == std::string::npos || equals == 0) throw_usage("--filter {}: must be key=value", quoted(text));
-    Condition condition{text.substr(0, equals), text.substr(equals + 1), {}};
+    Condition condition{text.substr(0, equals), text.substr(equals + 1), {}, {}, false};
     if (std::none_of(std::begin(kKeys), std::end(kKeys), [&](const char* key) { return condition.key == key; })) {
       throw_usage("--filter: unknown key {}; there are: {}", quoted(condition.key),
                   join(Strings(std::begin(kKeys), std::end(kKeys)), ", "));
     }
     if (condition.key == "after") condition.key = "since";
-    if (condition.key == "dangling" && !to_bool(condition.value)) {
-      throw_usage("--filter: dangling must be true or false, not {}", quoted(condition.value));
+    const std::string& key = condition.key;
+    if (key == "dangling" || key == "containers" || key == "intermediate" || key == "readonly") {
+      const auto wanted = to_bool(condition.value);
+      const bool external = key == "containers" && condition.value == "external";  // there are none of other tools
+      if (!wanted && !external) throw_usage("--filter: {} must be true or false, not {}", key, quoted(condition.value));
+      condition.wanted = wanted.value_or(true);
+      if (key == "containers" && !external) condition.ids = used_by_containers(invocation.context.layout);
+      if (key == "intermediate") condition.ids = intermediate(invocation.context.layout);
     }
     if (condition.key == "before" || condition.key == "since") {
       condition.moment = image_created(store::require_image(invocation.context.layout, condition.value));
@@ -83,7 +110,9 @@ ImageFilter::ImageFilter(Invocation& invocation, const Strings& conditions) {
 bool ImageFilter::matches(const Condition& condition, const store::ImageRecord& image) {
   const std::string& key = condition.key;
   const std::string& value = condition.value;
-  if (key == "dangling") return image.names.empty() == to_bool(value).value_or(true);
+  if (key == "dangling") return image.names.empty() == condition.wanted;
+  if (key == "containers" || key == "intermediate" || key == "readonly")  // no store is read-only
+    return (condition.ids.count(image.id) > 0) == condition.wanted;
   if (key == "id")
     return starts_with(image.id,
                        starts_with(value, "sha256:") ? std::string_view(value).substr(7) : std::string_view(value));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,8 @@ class ImageFilter {
   struct Condition {
     std::string key, value;
     std::chrono::system_clock::time_point moment;
+    std::set<std::string> ids;  ///< of the images that `wanted` is about
+    bool wanted = false;
   };
   [[nodiscard]] static bool matches(const Condition& condition, const store::ImageRecord& image);
   std::vector<Condition> conditions_;

@@ -248,8 +248,8 @@ std::vector<Row> collect(Invocation& invocation, const PsCommand& values) {
     row.status = store::status(invocation.context.layout, row.record);
     const bool lives = row.status.status == store::Status::running || row.status.status == store::Status::stopping;
     if ((!every && !lives) || !filter.matches(row.record, row.status)) continue;
-    if (!values.quiet) row.command = engine::shown_command(row.record);
-    if (values.size) row.size = engine::container_size(invocation.context, row.record);
+    if (!values.quiet || values.sort == "command") row.command = engine::shown_command(row.record);
+    if (values.size || values.sort == "size") row.size = engine::container_size(invocation.context, row.record);
     rows.push_back(std::move(row));
   }
   if (values.external)
@@ -261,7 +261,20 @@ std::vector<Row> collect(Invocation& invocation, const PsCommand& values) {
 
 int list_once(Invocation& invocation, const PsCommand& values);
 
+/// What podman refuses, too.
+void check_together(const PsCommand& values) {
+  const auto exclude = [](bool one, bool other, const char* what) {
+    if (one && other) throw_usage("ps: {} exclude each other", what);
+  };
+  exclude(values.quiet, values.size, "--quiet and --size");
+  exclude(values.quiet, values.namespaces, "--quiet and --namespace");
+  exclude(values.size, values.namespaces, "--size and --namespace");
+  exclude(values.latest, values.last.has_value(), "--latest and --last");
+  exclude(values.latest, values.watch.has_value(), "--latest and --watch");
+}
+
 int ps(Invocation& invocation, const PsCommand& values) {
+  check_together(values);
   if (!values.watch) return list_once(invocation, values);
   if (*values.watch == 0) throw_usage("--watch: the time must be a second at least");
   for (;;) {

@@ -95,7 +95,7 @@ Strings prune_volumes(Invocation& invocation, const Strings& filters) {
   const auto containers = store::list(layout);
   Strings gone;
   for (const auto& volume : store::list_volumes(layout)) {
-    if (!store::volume_users(containers, volume.name).empty() || !volume_fits(volume, filters, false)) continue;
+    if (!store::volume_users(containers, volume.name).empty() || !volume_fits(layout, volume, filters, false)) continue;
     engine::remove_volume(invocation.context, volume, false);
     gone.push_back(volume.name);
   }

@@ -43,11 +43,17 @@ struct PruneCommand {
 };
 
 /// One condition of --filter. source: podman-volume-ls(1)
-bool fits(const store::VolumeRecord& volume, const std::string& key, const std::string& value, bool used) {
-  if (key == "name") return volume.name.find(value) != std::string::npos;
+bool fits(const store::Layout& layout, const store::VolumeRecord& volume, const std::string& key,
+          const std::string& value, bool used) {
+  if (key == "name") return filter_pattern(key, value).found_in(volume.name);
   if (key == "driver") return volume.driver == value;
   if (key == "scope") return value == "local";
   if (key == "dangling") return used != to_bool(value).value_or(true);
+  if (key == "since" || key == "after") {
+    const auto other = store::find_volume(layout, value);
+    if (!other) throw_usage("--filter {}: there is no volume {}", key, kelp::quoted(value));
+    return volume.created > other->created;
+  }
   if (key == "until") return volume.created < parse_moment(value, "--filter until");
   const store::StringMap& map = key == "opt" ? volume.options : volume.labels;
   const size_t equals = value.find('=');
@@ -58,8 +64,9 @@ bool fits(const store::VolumeRecord& volume, const std::string& key, const std::
 
 }  // namespace
 
-bool volume_fits(const store::VolumeRecord& volume, const Strings& filters, bool used) {
-  static constexpr const char* kKeys[] = {"name", "driver", "scope", "dangling", "until", "opt", "label", "label!"};
+bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume, const Strings& filters, bool used) {
+  static constexpr const char* kKeys[] = {"name",  "driver", "scope", "dangling", "since",
+                                          "after", "until",  "opt",   "label",    "label!"};
   for (const auto& filter : filters) {
     const size_t equals = filter.find('=');
     if (equals == std::string::npos || equals == 0) throw_usage("--filter {}: must be key=value", kelp::quoted(filter));
@@ -68,7 +75,12 @@ bool volume_fits(const store::VolumeRecord& volume, const Strings& filters, bool
       throw_usage("--filter: unknown key {}; there are: {}", kelp::quoted(key),
                   join(Strings(std::begin(kKeys), std::end(kKeys)), ", "));
     }
-    if (!fits(volume, key, filter.substr(equals + 1), used)) return false;
+    const auto agrees = [&](const std::string& other) {
+      return starts_with(other, key + "=") && fits(layout, volume, key, other.substr(equals + 1), used);
+    };
+    // Conditions on one key are alternatives, except for labels, where all must hold.
+    const bool all = key == "label" || key == "label!";
+    if (all ? !agrees(filter) : std::none_of(filters.begin(), filters.end(), agrees)) return false;
   }
   return true;
 }
@@ -81,7 +93,7 @@ int list(Invocation& invocation, const ListCommand& values) {
   Json rows = Json::array(), json = Json::array();
   for (const auto& volume : store::list_volumes(layout)) {
     const bool used = !store::volume_users(containers, volume.name).empty();
-    if (!volume_fits(volume, values.filters, used)) continue;
+    if (!volume_fits(layout, volume, values.filters, used)) continue;
     Json object = engine::inspect_volume(invocation.context, volume);
     json.push_back(object);
     rows.push_back(std::move(object));
@@ -158,7 +170,8 @@ int prune(Invocation& invocation, const PruneCommand& values) {
   const auto containers = store::list(layout);
   for (const auto& volume : store::list_volumes(layout)) {
     if (!store::volume_users(containers, volume.name).empty()) continue;
-    if ((!values.all && !volume.anonymous) || !volume_fits(volume, values.filters, false)) continue;
+    if ((!values.all && !volume.anonymous) || !volume_fits(invocation.context.layout, volume, values.filters, false))
+      continue;
     if (!values.dry_run) engine::remove_volume(invocation.context, volume, false);
     print_line(volume.name);
   }

@@ -1,7 +1,6 @@
 #include "engine/oci_hooks.h"
 
 #include <dirent.h>
-#include <regex.h>
 
 #include <cerrno>
 #include <map>
@@ -10,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/pattern.h"
 #include "base/text.h"
 #include "sys/lock.h"
 
@@ -28,15 +28,6 @@ void find_files(const std::string& directory, std::map<std::string, std::string>
   }
 }
 
-bool matches(const std::string& text, const std::string& pattern) {
-  regex_t compiled;
-  if (::regcomp(&compiled, pattern.c_str(), REG_EXTENDED | REG_NOSUB) != 0)
-    throw_error("{} is no extended regular expression", kelp::quoted(pattern));
-  const bool found = ::regexec(&compiled, text.c_str(), 0, nullptr, 0) == 0;
-  ::regfree(&compiled);
-  return found;
-}
-
 /// All the conditions that stand there must hold, as in podman.
 bool is_meant(const Json& when, const spec::RuntimeConfig& config, bool binds) {
   bool any = false;
@@ -53,7 +44,7 @@ bool is_meant(const Json& when, const spec::RuntimeConfig& config, bool binds) {
     const std::string command =
         config.process && !config.process->args.empty() ? config.process->args.front() : std::string();
     bool one = false;
-    for (const auto& pattern : *commands) one = one || matches(command, pattern.get<std::string>());
+    for (const auto& pattern : *commands) one = one || Pattern(pattern.get<std::string>()).found_in(command);
     if (!one) return false;
   }
   if (const auto annotations = when.find("annotations"); annotations != when.end()) {
@@ -61,7 +52,7 @@ bool is_meant(const Json& when, const spec::RuntimeConfig& config, bool binds) {
     for (const auto& [key_pattern, value_pattern] : annotations->items()) {
       bool one = false;
       for (const auto& [key, value] : config.annotations)
-        one = one || (matches(key, key_pattern) && matches(value, value_pattern.get<std::string>()));
+        one = one || (Pattern(key_pattern).found_in(key) && Pattern(value_pattern.get<std::string>()).found_in(value));
       if (!one) return false;
     }
   }
