@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -112,11 +113,17 @@ class BlockWriter {
   std::thread thread_;
 };
 
+/// source: https://no-color.org
+bool colours_wanted() noexcept {
+  const char* none = std::getenv("NO_COLOR");
+  return none == nullptr || *none == '\0';
+}
+
 /// Lines of one stream are put together from their pieces, so that a name or a time stands once in each.
 class Printer {
  public:
   Printer(const LogsCommand& values, std::string name, size_t colour)
-      : values_(values), name_(std::move(name)), colour_(colour) {}
+      : values_(values), name_(std::move(name)), coloured_(values.color && colours_wanted()), colour_(colour) {}
   ~Printer() { flush(); }
   Printer(const Printer&) = delete;
   Printer& operator=(const Printer&) = delete;
@@ -126,7 +133,7 @@ class Printer {
     bool& inside = entry.is_stderr ? inside_error_ : inside_output_;
     if (!inside) buffer += prefix(entry);
     buffer += entry.text;
-    if (!entry.partial) buffer += (values_.color ? "\x1b[0m\n" : "\n");
+    if (!entry.partial) buffer += (coloured_ ? "\x1b[0m\n" : "\n");
     inside = entry.partial;
     if (buffer.size() > 65536 || values_.logs.follow) flush();
   }
@@ -142,7 +149,7 @@ class Printer {
   }
   std::string prefix(const engine::LogEntry& entry) const {
     std::string text;
-    if (values_.color) text += fmt::format("\x1b[{}m", 31 + colour_ % 6);
+    if (coloured_) text += fmt::format("\x1b[{}m", 31 + colour_ % 6);
     if (!name_.empty()) text += name_ + " ";
     if (values_.timestamps) text += format_rfc3339(entry.time) + " ";
     return text;
@@ -150,6 +157,7 @@ class Printer {
 
   const LogsCommand& values_;
   std::string name_;
+  bool coloured_;
   size_t colour_;
   std::string output_, errors_;
   bool inside_output_ = false, inside_error_ = false;

@@ -26,6 +26,7 @@ def test_streams_and_tails(kelp, driver):
     made(kelp, "echo two", "d", "--log-driver", driver)
     assert kelp("logs", "--names", "d", "c").lines[0] == "d two"  # of one alone nobody asks
     assert "\x1b[" in kelp("logs", "--color", "c").out
+    assert "\x1b[" not in kelp("logs", "--color", "c", env={**kelp.env, "NO_COLOR": "1"}).out
 
 
 def test_times(kelp):
