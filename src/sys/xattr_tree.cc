@@ -75,6 +75,10 @@ void remove_below(int dirfd, const char* name, bool maybe_file, int& first_error
   }
   if (::unlinkat(dirfd, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return;
   if (errno == ENOTDIR && ::unlinkat(dirfd, name, 0) == 0) return;
+  if (errno == EBUSY) {  // a mount point: what is mounted there belongs to somebody else
+    remember(errno, name, first_error, first_name);
+    return;
+  }
   {
     const Fd dir = open_directory_forced(dirfd, name);
     if (!dir) {

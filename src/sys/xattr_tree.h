@@ -11,7 +11,8 @@ namespace kelp::sys {
 
 /// Deletes a file or a whole tree, by descriptors, never following links, opening directories of mode 000 (overlay's
 /// work directory) as their owner. Nothing there is no error. Entries that cannot be deleted (owned by ids of another
-/// user namespace) are reported by the first SysError after the rest has been deleted.
+/// user namespace) and mount points are reported by the first SysError after the rest has been deleted; what is mounted
+/// is not touched.
 void remove_tree_at(int dirfd, const char* name);
 void remove_tree(const std::string& path);
 

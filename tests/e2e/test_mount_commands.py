@@ -91,3 +91,14 @@ def test_cp_between_and_within(kelp):
     kelp("cp", "b:/again", "a:/back")                      # stopped to running
     assert kelp("exec", "a", "cat", "/back/one").text == "1"
     kelp.fails("cp", "a:/missing", "a:/x", says="missing")
+
+
+def test_what_is_mounted_below_a_container_is_not_deleted_with_it(kelp, place):
+    (place / "precious").write_text("of the host\n")
+    there = kelp.store / "containers" / kelp("create", "--name", "c", *NONE, "busybox", "true").text / "there"
+    there.mkdir()
+    unshared(kelp, f"mount --bind {place} {there} && kelp rm c")
+    assert (place / "precious").read_text() == "of the host\n"
+    kelp("create", "--name", "d", *NONE, "busybox", "true")
+    kelp("rm", "d")  # the next one takes along what is left
+    assert not list((kelp.store / "trash").iterdir())
