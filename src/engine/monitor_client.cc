@@ -77,6 +77,7 @@ monitor::Plan make_monitor_plan(Context& context, const store::ContainerRecord& 
   plan.run_dir = context.layout.run_of(record.id);
   plan.exit_file = context.layout.container(record.id) + "/exit.json";
   if (start.rootfs.empty()) plan.merged = start.bundle + "/merged";
+  for (const auto& subpath : start.subpaths) plan.mounts.push_back(subpath.place);
   for (const auto& overlay : start.overlays) plan.mounts.push_back(overlay.directory + "/mnt");
   if (start.shm_of != 0) plan.mounts.push_back(start.bundle + "/shm");
   plan.hold_mounts =

@@ -209,7 +209,6 @@ spec::Mount to_spec_mount(const MountRequest& request, const std::string& volume
   if (request.type == "bind" || request.type == "volume") {
     mount.type = "bind";
     mount.source = request.type == "bind" ? request.source : volume_data;
-    mount.source += subpath_of(request);
     add_default(mount.options, "rbind", {"bind"});
     add_default(mount.options, "rprivate",
                 {"shared", "slave", "private", "unbindable", "rshared", "rslave", "runbindable"});

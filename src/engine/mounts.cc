@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -123,6 +124,15 @@ spec::Mount plan_overlay(Context& context, const store::ContainerRecord& record,
   return to_spec_mount(bind, "");
 }
 
+/// With subpath=, what was just planned is bound from a place of the bundle.
+void bind_part(Context& context, const store::ContainerRecord& record, const MountRequest& request, MountPlan& plan) {
+  const std::string path = subpath_of(request);
+  if (path.empty()) return;
+  std::string& source = plan.mounts.back().source;
+  const std::string place = context.layout.container(record.id) + fmt::format("/subpath-{}", plan.subpaths.size());
+  plan.subpaths.push_back({std::exchange(source, place), path, place});
+}
+
 }  // namespace
 
 void mount_overlays(const std::vector<SessionOverlay>& overlays) {
@@ -151,18 +161,23 @@ void mount_overlays(const std::vector<SessionOverlay>& overlays) {
   }
 }
 
-void refuse_links(const std::vector<Subpath>& subpaths) {
+void bind_subpaths(const std::vector<Subpath>& subpaths) {
   for (const Subpath& wanted : subpaths) {
     const Fd root(::open(wanted.root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!root) throw_errno("open {}", wanted.root);
-    try {
-      sys::open_beneath(root.get(), std::string_view(wanted.path).substr(1), O_PATH);
-    } catch (const SysError& error) {
-      if (error.code() == ENOENT || error.code() == ENOTDIR) continue;  // the runtime says what is missing
-      if (error.code() != ELOOP && error.code() != EXDEV) throw;
-      throw_error("subpath {}: there is a link on the way, which could lead out of what is mounted",
-                  kelp::quoted(wanted.path.substr(1)));
-    }
+    const Fd part = sys::try_open_in_root(root.get(), wanted.path, O_PATH);
+    struct stat info {};
+    if (!part || ::fstat(part.get(), &info) < 0)
+      throw_errno("subpath {} of {}", kelp::quoted(wanted.path.substr(1)), wanted.root);
+    ::unlink(wanted.place.c_str());  // of an earlier start, when it may have been of another kind
+    ::rmdir(wanted.place.c_str());
+    if (S_ISDIR(info.st_mode))
+      sys::mkdirs(wanted.place, 0700);
+    else if (!Fd(::open(wanted.place.c_str(), O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)))
+      throw_errno("create {}", wanted.place);
+    const Fd place(::open(wanted.place.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!place) throw_errno("open {}", wanted.place);
+    sys::move_mount(sys::open_tree_clone(part.get(), "", true), place.get());
   }
 }
 
@@ -241,19 +256,18 @@ MountPlan plan_mounts(Context& context, const store::ContainerRecord& record) {
       if (volume->needs_copy_up && !has_option(request, "nocopy") && record.config.rootfs.empty())
         plan.copy_ups.push_back({volume->name, data, sys::clean_path(request.target)});
     }
-    const std::string subpath = subpath_of(request);
     if (request.type == "image" || has_option(request, "O")) {
       plan.mounts.push_back(plan_overlay(context, record, request, data, plan));
-      if (!subpath.empty()) plan.subpaths.push_back({plan.overlays.back().directory + "/mnt", subpath});
+      bind_part(context, record, request, plan);
       continue;
     }
-    if (!subpath.empty()) plan.subpaths.push_back({data, subpath});
     if (has_option(request, "U")) plan.chowns.push_back({data});
     if ((has_option(request, "z") || has_option(request, "Z")) && context.host().security.get().selinux)
       plan.relabels.push_back({data, has_option(request, "z")});
     plan.mounts.push_back(to_spec_mount(request, data));
     spec::Mount& made = plan.mounts.back();
     if (request.type == "volume") std::erase_if(made.options, [](const std::string& o) { return o == "rw"; });
+    bind_part(context, record, request, plan);
   }
   return plan;
 }

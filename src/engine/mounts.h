@@ -45,9 +45,10 @@ struct SessionOverlay {
   bool writable = false;
 };
 
-/// What subpath= names below the root of a volume, a directory of the host or an image.
+/// What subpath= names below the root of a volume, a directory of the host or an image, and the place in the bundle
+/// that the session binds it to.
 struct Subpath {
-  std::string root, path;
+  std::string root, path, place;
 };
 
 struct MountPlan {
@@ -66,9 +67,10 @@ std::vector<store::MountRequest> resolve_mount_requests(Context& context, const 
                                                         const store::Strings& image_volumes);
 /// In the session: mounts what the plan says, before the runtime binds it into the container.
 void mount_overlays(const std::vector<SessionOverlay>& overlays);
-/// In the session, after volumes are filled: what is in a volume or an image is a stranger's, and a link there would
-/// lead to files of the host. throws Error naming a subpath with a link in it
-void refuse_links(const std::vector<Subpath>& subpaths);
+/// In the session, after volumes are filled: binds each subpath to its place. What is in a volume or an image is a
+/// stranger's, who may change it meanwhile: it is looked for once, as a process with its root there would, and what was
+/// found is mounted, not its name. throws SysError naming a subpath that is not there
+void bind_subpaths(const std::vector<Subpath>& subpaths);
 /// Creates the volumes of a record that are missing; returns the names of those it made.
 store::Strings create_missing_volumes(Context& context, const store::ContainerRecord& record);
 
@@ -76,9 +78,9 @@ store::Strings create_missing_volumes(Context& context, const store::ContainerRe
 /// directory".
 MountPlan plan_mounts(Context& context, const store::ContainerRecord& record);
 
-/// One request to one spec mount; pure. volume_data: _data path of the volume, for type volume.
 /// What subpath= says, "/a/b"; "" = all of the source.
 std::string subpath_of(const store::MountRequest& request);
+/// One request to one spec mount; pure. volume_data: _data path of the volume, for type volume.
 spec::Mount to_spec_mount(const store::MountRequest& request, const std::string& volume_data);
 
 }  // namespace kelp::engine

@@ -147,7 +147,7 @@ void make_root(Context& context, const StartPlan& start) {
   }
   step("mount the overlays of volumes", [&] { mount_overlays(start.overlays); });
   step("fill volumes", [&] { fill_volumes(context, start, open_root(root).get()); });
-  refuse_links(start.subpaths);
+  step("bind subpaths", [&] { bind_subpaths(start.subpaths); });
 }
 
 /// The socket closes without a word when it cannot be made: the runtime then tries itself, and says why.

@@ -37,6 +37,7 @@ constexpr Belongs kParts[] = {
     {4, "kelp", "mount the root filesystem"},
     {4, "kelp", "mount the overlays of volumes"},
     {4, "kelp", "fill volumes"},
+    {4, "kelp", "bind subpaths"},
     {4, "kelp-oci", "root filesystem"},
     {5, "kelp-oci", "mounts"},
     {5, "kelp-oci", "devices"},

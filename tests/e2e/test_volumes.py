@@ -125,21 +125,41 @@ def test_a_target_that_is_a_symlink_stays_inside(bare_kelp, place, shared):
         "from the host\n"
 
 
-def test_a_subpath_and_links_that_lead_out_of_it(kelp, shared, place):
-    """What is in a volume or an image is a stranger's."""
-    make = "mkdir -p a/b; echo inside > a/b/f; ln -s /etc out; ln -s a also; ln -s /etc/passwd a/file"
+def test_a_subpath_is_looked_for_inside(kelp, shared, place):
+    """What is in a volume or an image is a stranger's: a link in it leads nowhere else."""
+    make = ("mkdir -p a/b; echo inside > a/b/f; ln -s /etc out; ln -s a also; ln -s /a top; ln -s /etc/passwd a/file; "
+            "ln -s ../../../../../../../../../etc far")
     kelp("run", "--rm", *NONE, "-v", "data:/d", "-w", "/d", "busybox", "sh", "-c", make)
     kelp("run", "--rm", *NONE, "-v", f"{shared}:/d", "-w", "/d", "busybox", "sh", "-c", make)
     layer = LayerTar().directory("a").directory("a/b").file("a/b/f", "inside\n").symlink("out", "/etc").symlink("also", "a")
-    layer.symlink("a/file", "/etc/passwd")
+    layer.symlink("top", "/a").symlink("a/file", "/etc/passwd").symlink("far", "../../../../../../../../../etc")
     kelp("load", "-q", "-i", images.Image([layer]).write_archive(place / "i.tar", "localhost/parts:1"))
     for source in ("type=volume,src=data", f"type=bind,src={shared}", "type=image,src=localhost/parts:1"):
         mount = f"{source},dst=/x"
-        assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath=a/b", "busybox", "cat", "/x/f").text == "inside"
-        assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath=../../a/b/f", "busybox", "cat", "/x").text == "inside"
-        for way in ("out", "also/b", "a/file", "out/passwd"):
+        for way in ("a/b", "../../a/b", "also/b", "top/b"):
+            assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath={way}", "busybox", "cat", "/x/f").text == "inside"
+        assert kelp("run", "--rm", *NONE, "--mount", f"{mount},subpath=also/b/f", "busybox", "cat", "/x").text == "inside"
+        for way in ("out", "a/file", "out/passwd", "far", "nothing"):
             kelp.fails("run", "--rm", *NONE, "--mount", f"{mount},subpath={way}", "busybox", "true", code=125,
-                       says="a link on the way")
+                       says=f"subpath \"{way}\" of .*No such file")
+    for mount in (f"type=volume,src=data,dst=/x,volume-subpath=a", f"type=bind,src={shared},dst=/x,subpath=a"):
+        kelp("run", "--rm", *NONE, "--mount", mount, "busybox", "touch", "/x/made")
+        assert "Read-only" in kelp("run", "--rm", *NONE, "--mount", mount + ",ro", "busybox", "touch", "/x/not", code=1).err
+    assert (shared / "a/made").exists()
+    assert kelp("run", "--rm", *NONE, "-v", "data:/d", "busybox", "ls", "/d/a").lines == ["b", "file", "made"]
+
+
+def test_a_subpath_may_have_become_another_kind_of_file(kelp):
+    def changed(how):
+        kelp("run", "--rm", *NONE, "-v", "v:/data", "-w", "/data", "busybox", "sh", "-ec", how)
+    changed("mkdir part; echo 1 > part/f")
+    kelp("create", "--name", "c", *NONE, "--mount", "type=volume,source=v,target=/srv/x,subpath=part", "busybox", "sh", "-c",
+         "cat /srv/x /srv/x/f")
+    assert kelp("start", "-a", "c", code=None).out == "1\n"
+    changed("mv part/f f; rmdir part; mv f part")
+    assert kelp("start", "-a", "c", code=None).code == 125  # the first start has made a directory in the container
+    changed("mv part f; mkdir part; mv f part")
+    assert kelp("start", "-a", "c", code=None).out == "1\n"
 
 
 @pytest.mark.parametrize("network", [NONE, ()], ids=["none", "default"])
