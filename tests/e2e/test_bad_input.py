@@ -345,3 +345,10 @@ def test_no_newuidmap_and_no_subordinate_ids(kelp, agent, lack, word):
 def test_no_home(kelp):
     result = subprocess.run(kelp.argv("ps"), env={"PATH": "/usr/bin"}, capture_output=True, text=True)
     assert result.returncode in (0, 125) and len(result.stderr.splitlines()) <= 2
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest_one(kelp):
+    for typed, meant in (("rnu", "run"), ("imagse", "images"), ("container lst", "container ls"), ("volume creat", "volume create")):
+        kelp.fails(*typed.split(), says=typed.split()[-1], hint=f"did you mean 'kelp {meant}'")
+    kelp.fails("run", "--nmae", "x", "busybox", says="--nmae; did you mean --name")
+    kelp.fails("qqqqqqqqqq", says="qqqqqqqqqq", hint="--help")  # near to nothing

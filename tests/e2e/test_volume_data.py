@@ -92,3 +92,10 @@ def test_glob_mounts(kelp, place):
                "cat /etc/conf/*; echo x > /etc/conf/a.conf || echo refused").text
     assert out == "a.confb.confrefused"
     kelp.fails("run", *NONE, "--mount", f"type=glob,src={place}/*.none,dst=/x", "busybox", "true", says="nothing matches")
+
+
+def test_terminals_of_its_own(kelp):
+    out = kelp("run", "--rm", *NONE, "--mount", "type=devpts,target=/terminals,mode=0600,max=4", "busybox", "sh", "-c",
+               "grep ' /terminals ' /proc/mounts; ls /terminals").lines
+    assert " devpts " in out[0] and "mode=600" in out[0] and "max=4" in out[0] and out[1:] == ["ptmx"]
+    kelp.fails("create", *NONE, "--mount", "type=devpts,target=/t,size=1", "busybox", "true", says="size=1")

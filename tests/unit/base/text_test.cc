@@ -41,5 +41,6 @@ TEST_CASE("UTF-8 sequences: no overlong form, no surrogate, nothing above U+10FF
 
 TEST_CASE("nearest suggests only what is near") {
   CHECK(nearest("imagse", {"images", "inspect", "info"}) == "images");
+  CHECK(nearest("rnu", {"images", "run", "rm"}) == "run");  // two letters swapped
   CHECK(nearest("zzzzzz", {"images", "inspect", "info"}).empty());
 }
