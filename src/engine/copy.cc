@@ -48,9 +48,14 @@ ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
 /// A path inside starts at the container's working directory, as podman has it: "/".
 std::string inside(const std::string& path) { return starts_with(path, "/") ? path : "/" + path; }
 
+/// Volumes are part of what is copied, whether the container runs or not.
+void in_files_of(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
+  in_container(context, record, body, true);
+}
+
 /// cp CONTAINER:PATH -: one tree, named after its last component; "DIR/." gives what is in it.
 void copy_out_archive(Context& context, const CopyRequest& request) {
-  in_container(context, *request.from, [&](int root_fd) {
+  in_files_of(context, *request.from, [&](int root_fd) {
     const std::string path = inside(request.source), clean = sys::clean_path(path);
     TarWriter writer(STDOUT_FILENO);
     if (clean == "/" || ends_with(path, "/.")) {
@@ -114,7 +119,7 @@ void copy_files(Context& context, const CopyRequest& request) {
   if (request.target == "-" && !request.to) return copy_out_archive(context, request);
   const ReceiveOptions options = receive_options(context, request);
   if (request.from && request.to && request.from->id == request.to->id) {
-    in_container(context, *request.from, [&](int root_fd) {
+    in_files_of(context, *request.from, [&](int root_fd) {
       transfer([&](int out) { send_files(out, root_fd, inside(request.source)); },
                [&](int in) { receive_files(in, root_fd, inside(request.target), options); });
     });
@@ -123,12 +128,12 @@ void copy_files(Context& context, const CopyRequest& request) {
   transfer(
       [&](int out) {
         if (!request.from) return send_files(out, -1, request.source);
-        in_container(context, *request.from, [&](int root_fd) { send_files(out, root_fd, inside(request.source)); });
+        in_files_of(context, *request.from, [&](int root_fd) { send_files(out, root_fd, inside(request.source)); });
       },
       [&](int in) {
         if (!request.to) return receive_files(in, -1, request.target, options);
-        in_container(context, *request.to,
-                     [&](int root_fd) { receive_files(in, root_fd, inside(request.target), options); });
+        in_files_of(context, *request.to,
+                    [&](int root_fd) { receive_files(in, root_fd, inside(request.target), options); });
       });
 }
 

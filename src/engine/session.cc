@@ -21,6 +21,7 @@
 #include "engine/prepare.h"
 #include "engine/rootfs.h"
 #include "engine/runtime_client.h"
+#include "engine/stopped_mounts.h"
 #include "engine/user_namespace.h"
 #include "monitor/protocol.h"
 #include "monitor/root_answer.h"
@@ -263,7 +264,8 @@ void in_container_ids(const ContainerIds& ids, const std::function<void()>& body
   result_of(std::move(child), result);
 }
 
-void in_stopped(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
+void in_stopped(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body,
+                bool volumes) {
   const ContainerIds ids = resolve_ids(context, record.config);
   RootfsPlan plan;
   if (record.config.rootfs.empty()) plan = stopped_rootfs(context, record);
@@ -275,6 +277,12 @@ void in_stopped(Context& context, const store::ContainerRecord& record, const st
       if (root.empty()) {
         mount_rootfs(plan);
         root = plan.directory + "/merged";
+      }
+      if (volumes) {
+        std::uint32_t uid = 0, gid = 0;  // the container's root, as ids of S
+        sys::map_out(ids.uids, 0, uid);
+        sys::map_out(ids.gids, 0, gid);
+        mount_volumes_of_stopped(context, record, open_root(root).get(), uid, gid);
       }
       in_container_ids(ids, [&] { body(open_root(root).get()); });
       if (record.config.rootfs.empty()) ::umount2(root.c_str(), MNT_DETACH);
@@ -340,7 +348,8 @@ void in_userns(Context& context, const std::function<void()>& body) {
   });
 }
 
-void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body) {
+void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int)>& body,
+                  bool volumes) {
   for (;;) {
     const auto status = store::status(context.layout, record);
     if (store::can_be_entered(status.status) && status.run) {
@@ -354,7 +363,7 @@ void in_container(Context& context, const store::ContainerRecord& record, const 
       continue;
     }
     if (store::can_be_entered(store::status(context.layout, record).status)) continue;
-    return in_stopped(context, record, body);
+    return in_stopped(context, record, body, volumes);
   }
 }
 
@@ -369,7 +378,7 @@ void with_container_root(Context& context, const store::ContainerRecord& record,
     ours.close();
     try {
       if (mounts)
-        in_container(context, record, lend);
+        in_container(context, record, lend, true);
       else
         in_userns(context, [&] {
           const store::Strings lowers = root_directories(context, record, true);

@@ -34,11 +34,13 @@ std::string ask_in_userns(Context& context, const std::function<std::string()>& 
 
 /// Runs `body` in a forked child that sees the container's root file system as `rootfd` (directory), with all ids as
 /// the container has them. Running: ONE setns into init's user and mount namespace. Stopped: a session of its own with
-/// the overlay mounted, under the container's exclusive lock. Host paths must be opened before the call.
-void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int rootfd)>& body);
+/// the overlay mounted, under the container's exclusive lock; with `volumes` they and what is bound from the host are
+/// mounted there, too. Host paths must be opened before the call.
+void in_container(Context& context, const store::ContainerRecord& record, const std::function<void(int rootfd)>& body,
+                  bool volumes = false);
 
-/// Calls `use` here with the root directory of the container, while a child keeps it as in_container() does: for
-/// programs of the host, which get the descriptor. mounts false: what lies in the image's layers and the
+/// Calls `use` here with the root directory of the container, while a child keeps it as in_container() with volumes
+/// does: for programs of the host, which get the descriptor. mounts false: what lies in the image's layers and the
 /// container's own only, without anything mounted over it, read-only.
 void with_container_root(Context& context, const store::ContainerRecord& record, bool mounts,
                          const std::function<void(int rootfd)>& use);

@@ -72,3 +72,55 @@ def test_volumes_are_seen_while_it_runs(kelp, place):
     assert kelp("run", "--rm", *NONE, "-v", "v:/data", "busybox", "cat", "/data/file").text == "host"
     kelp("cp", "-", "c:/data", stdin=archive(more="tar\n"))
     assert kelp("run", "--rm", *NONE, "-v", "v:/data", "busybox", "cat", "/data/more").text == "tar"
+
+
+def test_volumes_are_seen_while_it_is_stopped(kelp, place):
+    (place / "bound").mkdir()
+    (place / "bound/old").write_text("old\n")
+    (place / "file").write_text("host\n")
+    kelp("create", "--name", "c", *NONE, "-v", "v:/data", "-v", f"{place}/bound:/bound", "-v", f"{place}/bound:/fixed:ro",
+         "-v", f"{place}/file:/etc/one", "busybox", "cat", "/data/file", "/bound/file", "/data/more")
+    kelp("cp", place / "file", "c:/data/file")
+    kelp("cp", "-", "c:/data", stdin=archive(more="tar\n"))
+    assert kelp("run", "--rm", *NONE, "-v", "v:/data", "busybox", "cat", "/data/file", "/data/more").lines == ["host", "tar"]
+    kelp("cp", place / "file", "c:/bound/file")
+    assert (place / "bound/file").read_text() == "host\n"
+    kelp.fails("cp", place / "file", "c:/fixed/file", says="Read-only file system")
+    kelp("cp", "c:/fixed/old", "c:/bound/again")
+    assert (place / "bound/again").read_text() == "old\n"
+    kelp("cp", "c:/data/more", place / "back")
+    assert (place / "back").read_text() == "tar\n"
+    assert out(kelp, place, "c:/etc/one") == ["one"]
+    assert not [line for line in kelp("diff", "c").lines if "file" in line or "more" in line]  # nothing of it is the container's
+    assert kelp("start", "-a", "c").lines == ["host", "host", "tar"]
+
+
+def test_a_new_volume_takes_along_what_was_copied_over_its_image(kelp, place):
+    (place / "file").write_text("host\n")
+    kelp("create", "--name", "c", *NONE, "-v", "v:/etc", "busybox", "sh", "-c", "cat /etc/mine; grep -c root /etc/passwd")
+    kelp("cp", place / "file", "c:/etc/mine")
+    assert kelp("start", "-a", "c").lines[0] == "host" and kelp("logs", "c").lines[1] != "0"
+    kelp("cp", place / "file", "c:/etc/later")  # now it is a volume like any other
+    assert kelp("run", "--rm", *NONE, "-v", "v:/etc", "busybox", "cat", "/etc/mine", "/etc/later").lines == ["host", "host"]
+
+
+def test_a_stopped_container_whose_sources_are_gone(kelp, place):
+    (place / "bound").mkdir()
+    kelp("create", "--name", "c", *NONE, "-v", f"{place}/bound:/bound", "busybox", "true")
+    (place / "bound").rmdir()
+    kelp("cp", "c:/etc/passwd", place / "passwd")
+    assert (place / "passwd").read_text().startswith("root:")
+
+
+def test_a_link_in_a_volume_leads_nowhere_from_a_stopped_container(kelp, place):
+    (place / "secret").write_text("of the host\n")
+    kelp("run", "--rm", *NONE, "-v", "v:/data", "busybox", "ln", "-s", place, "/data/trap")
+    kelp("create", "--name", "c", *NONE, "--mount", "type=volume,source=v,target=/x,subpath=trap", "busybox", "true")
+    assert kelp("cp", "c:/x/secret", place / "got", code=None).code == 125 and not (place / "got").exists()
+
+
+def test_owners_of_what_comes_from_the_host(kelp, place):
+    (place / "file").write_text("host\n")
+    kelp("create", "--name", "c", "--user", "5:6", *NONE, "busybox", "stat", "-c", "%u:%g", "/tmp/user")
+    kelp("cp", place / "file", "c:/tmp/user")
+    assert kelp("start", "-a", "c").lines == ["5:6"]
