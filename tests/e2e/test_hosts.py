@@ -586,8 +586,8 @@ def test_die_with_parent(kelp, detach):
 
 
 def test_without_the_option_a_container_outlives_the_killed_kelp(kelp):
-    child = kelp.start("run", "--name", "c", *NONE, "busybox", "sleep", "100")
-    until("it runs", lambda: kelp("ps", "-q").text != "")
+    child = kelp.start("run", "--name", "c", *NONE, "busybox", "sh", "-c", "echo up; exec sleep 100")
+    assert child.stdout.readline() == b"up\n"  # until then its start would be undone
     child.kill()
     child.wait()
     time.sleep(0.2)

@@ -47,7 +47,7 @@ def kelp(store):
     store("rm", "-f", "-a", "-t", "0")
     store("volume", "rm", "-a", "-f")
     store.end_children()
-    assert not processes.wait_gone(1.0, set()) and not leaks.lasting_leftovers(store)
+    assert not processes.wait_gone(5.0, set()) and not leaks.lasting_leftovers(store)
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

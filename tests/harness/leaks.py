@@ -70,7 +70,7 @@ def store_leftovers(kelp):
     return found
 
 
-def lasting_leftovers(kelp, accepted=(), seconds=1.0):
+def lasting_leftovers(kelp, accepted=(), seconds=5.0):
     """Those that are still there after the time in which a monitor, which tells the exit first, clears up. Paths with
     one of the accepted parts do not count."""
     limit = waiting.Limit(seconds)
@@ -87,7 +87,7 @@ class Baseline:
     def __init__(self):
         self.files, self.groups = own_temporary_files(), own_cgroups()
 
-    def check(self, kelps, seconds=1.0):
+    def check(self, kelps, seconds=5.0):
         """Returns what is left, as lines; "" when all is clean. Everything must be gone within the given time."""
         keep = {child.pid for kelp in kelps for child in kelp.children}
         limit = waiting.Limit(seconds)
