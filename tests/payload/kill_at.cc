@@ -4,6 +4,9 @@
 // dies, and PROGRAM goes on once it has. With KILL_AT_HOLD=FIFO nothing dies: PROGRAM stands still in front of that
 // call from when FIFO can be opened for writing until it is closed again.
 //
+// With KILL_AT_TRACES=1 only calls count that can leave something behind (system_calls.h), and a line of LOG
+// says the name of the call, with "-" in front of one that does not count and "?" of one that no list has, which does.
+//
 // The tracer is an orphan of its own, so that PROGRAM has the parent, the process number and the children that it has
 // without it. strace -D does the same, but now and then loses its tracee at the exec ("Stray PTRACE_EVENT_EXEC").
 
@@ -20,6 +23,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+
+#include "system_calls.h"
 
 namespace {
 
@@ -47,12 +52,72 @@ void hold(const char* fifo) {
   ::close(until_closed);
 }
 
+// The first word of what an argument points to: the flags of open_how and clone_args. All bits where it cannot be read.
+std::uint64_t word_at(pid_t pid, std::uint64_t address) {
+  errno = 0;
+  const long word = ::ptrace(PTRACE_PEEKDATA, pid, address, nullptr);
+  return errno == 0 ? static_cast<std::uint64_t>(word) : ~0ULL;
+}
+
+// A pipe, a socket and the like: who reads from them may wait for others.
+bool is_plain_file(pid_t pid, std::uint64_t fd) {
+  char link[64];
+  std::snprintf(link, sizeof link, "/proc/%d/fd/%llu", pid, static_cast<unsigned long long>(fd));
+  char target[2] = {};
+  return ::readlink(link, target, sizeof target) > 0 && target[0] == '/';
+}
+
+bool leaves_trace(const SystemCall& call, pid_t pid, const std::uint64_t* args) {
+  if (call.trace != Trace::sometimes) return call.trace == Trace::leaves;
+  constexpr std::uint64_t kMakes = O_CREAT | O_TRUNC;
+  switch (call.number) {
+#ifdef SYS_open
+    case SYS_open:
+      return (args[1] & kMakes) != 0;
+#endif
+    case SYS_openat:
+      return (args[2] & kMakes) != 0;
+    case SYS_openat2:
+      return (word_at(pid, args[2]) & kMakes) != 0;
+    case SYS_mmap:
+      return (args[2] & PROT_WRITE) != 0 && (args[3] & MAP_ANONYMOUS) == 0 && (args[3] & MAP_TYPE) != MAP_PRIVATE;
+    case SYS_fcntl:
+      return args[1] == F_SETFL;  // belongs to all who have the file open
+    case SYS_read:
+    case SYS_readv:
+      return !is_plain_file(pid, args[0]);
+    case SYS_clone:
+      return (args[0] & CLONE_THREAD) == 0;
+    case SYS_clone3:
+      return (word_at(pid, args[0]) & CLONE_THREAD) == 0;
+    default:
+      return true;
+  }
+}
+
+// Writes the call's line; whether it counts.
+bool note(int log, pid_t pid, const __ptrace_syscall_info& info, bool traces_only) {
+  if (!traces_only) {
+    ::dprintf(log, "%lu\n", static_cast<unsigned long>(info.entry.nr));
+    return true;
+  }
+  const SystemCall* call = calls::find(static_cast<long>(info.entry.nr));
+  if (call == nullptr) {
+    ::dprintf(log, "?%lu\n", static_cast<unsigned long>(info.entry.nr));
+    return true;
+  }
+  const bool counts = leaves_trace(*call, pid, info.entry.args);
+  ::dprintf(log, "%s%s\n", counts ? "" : "-", call->name);
+  return counts;
+}
+
 // Follows the process until it has died. Calls are counted from its exec on.
 [[noreturn]] void trace(pid_t program, long nth, int log, int attached) {
   if (::ptrace(PTRACE_SEIZE, program, nullptr, kOptions) < 0) fail("seize");
   if (::write(attached, "+", 1) != 1) fail("report");
   ::close(attached);
   ::close(STDERR_FILENO);
+  const bool traces_only = std::getenv("KILL_AT_TRACES") != nullptr;
   bool counting = false;
   long count = 0;
   for (;;) {
@@ -75,8 +140,7 @@ void hold(const char* fifo) {
       struct __ptrace_syscall_info info = {};
       if (::ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info) > 0 && info.op == PTRACE_SYSCALL_INFO_ENTRY &&
           counting) {
-        ::dprintf(log, "%lu\n", static_cast<unsigned long>(info.entry.nr));
-        if (++count == nth) {
+        if (note(log, pid, info, traces_only) && ++count == nth) {
           if (const char* fifo = std::getenv("KILL_AT_HOLD")) {
             hold(fifo);
           } else if (const char* victim = std::getenv("KILL_AT_VICTIM")) {
