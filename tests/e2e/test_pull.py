@@ -387,14 +387,14 @@ def _children(pid):
 
 
 def test_two_pulls_at_once_fetch_each_blob_once(bare_kelp, hostile):
-    image = small_image(size=500_000)
+    image = Image([LayerTar().file(f"f{n}", os.urandom(300_000)) for n in range(3)], {"Cmd": ["/none"]})
     name = hostile.add(image, "app:1")
-    blob = image.layers[0]["digest"]
-    hostile.slow(blob, 50_000, 0.05)
+    for layer in image.layers:
+        hostile.slow(layer["digest"], 50_000, 0.05)
     pulls = [bare_kelp.start("pull", "-q", PLAIN, name) for _ in range(3)]
     said = [pull.communicate(timeout=30) for pull in pulls]
     assert [pull.returncode for pull in pulls] == [0, 0, 0], said
-    assert hostile.asked(blob) == 1
+    assert [hostile.asked(layer["digest"]) for layer in image.layers] == [1, 1, 1]
     check_blobs(bare_kelp)
 
 
