@@ -95,8 +95,11 @@ void SignaturePolicy::apply(const std::string& transport, const std::vector<std:
 }
 
 void SignaturePolicy::check(const spec::ImageName& name) const {
-  // The most specific first: the whole name, the repository and its parents, the host, *.domains, everything.
-  std::vector<std::string> scopes{name.full()};
+  // The most specific first: the name with its digest, else its tag; the repository and its parents, the host,
+  // *.domains, everything.
+  spec::ImageName exact = name.tagged();
+  if (!exact.digest.empty()) exact.tag.clear();  // which says nothing beside a digest
+  std::vector<std::string> scopes{exact.full()};
   std::string scope = name.base();
   scopes.push_back(scope);
   for (size_t slash = scope.rfind('/'); slash != std::string::npos; slash = scope.rfind('/')) {

@@ -139,11 +139,11 @@ struct Taken {
   size_t nameless = 0;
 };
 
-/// Under each name that it has there or would get here: one asked for by digest has only a repository.
+/// Under each name that it has there or would get here, or by which it was asked for.
 void check_policy(const SignaturePolicy& policy, const ContainersStorage& storage, const ForeignImage& image) {
   for (const std::string& name : image.names) policy.check_stored(storage.driver(), storage.root(), name);
-  for (const std::string& repo : image.repos) policy.check_stored(storage.driver(), storage.root(), repo);
-  if (image.names.empty() && image.repos.empty()) policy.check_stored(storage.driver(), storage.root(), "");
+  for (const std::string& name : image.digests) policy.check_stored(storage.driver(), storage.root(), name);
+  if (image.names.empty() && image.digests.empty()) policy.check_stored(storage.driver(), storage.root(), "");
 }
 
 /// Every image with a name; one that cannot be read does not keep the others from coming.

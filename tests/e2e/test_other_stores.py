@@ -213,6 +213,10 @@ def test_a_policy_holds_for_a_store(overlay, bare_kelp, place):
             "default": accept, "transports": {"containers-storage": {scope: [{"type": "reject"}]}}}))
         bare_kelp.fails("pull", "-q", name, says="rejected by")
         bare_kelp.fails("pull", "-q", by_digest, says="rejected by")
+    exact = f"[overlay@{overlay.root}]" + by_digest.split("]")[1]
+    (directory / "policy.json").write_text(json.dumps({
+        "default": accept, "transports": {"containers-storage": {exact: [{"type": "reject"}]}}}))
+    bare_kelp.fails("pull", "-q", by_digest, says="rejected by")
     (directory / "policy.json").write_text(json.dumps({"default": accept}))
     bare_kelp("pull", "-q", name)
 

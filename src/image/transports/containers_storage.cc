@@ -372,6 +372,7 @@ ForeignImage ContainersStorage::find(const std::string& text, const spec::Platfo
       names.push_back(parsed.tagged().full());
     } else {
       found.repos.push_back(parsed.base());
+      found.digests.push_back(parsed.base() + "@" + parsed.digest);
     }
   }
   found.names = std::move(names);

@@ -21,6 +21,7 @@ struct ForeignImage {
   std::string config_text;
   std::vector<std::string> names;    ///< full names "docker.io/library/nginx:latest"
   std::vector<std::string> repos;    ///< repositories that it came from by digest
+  std::vector<std::string> digests;  ///< these, each with the digest: "docker.io/library/nginx@sha256:…"
   std::vector<ForeignLayer> layers;  ///< base first
 };
 

@@ -40,6 +40,23 @@ TEST_CASE("the most specific scope of policy.json decides") {
   CHECK_THROWS_AS(policy.check("oci", "/srv"), Error);
 }
 
+TEST_CASE("a scope of policy.json may be a digest") {
+  const std::string digest = "sha256:" + std::string(64, 'a'), other = "sha256:" + std::string(64, 'b');
+  const std::string accept = R"([{"type": "insecureAcceptAnything"}])";
+  const auto policy = SignaturePolicy::parse(
+      R"({"default": [{"type": "reject"}], "transports": {"docker": {"a.example/x@)" + digest + "\": " + accept +
+          R"(, "a.example/y:latest": )" + accept + R"(}, "containers-storage": {"[overlay@/s]a.example/x@)" + digest +
+          "\": " + accept + "}}}",
+      "policy.json");
+  CHECK(verdict(policy, ("a.example/x@" + digest).c_str()) == "accepted");
+  CHECK(verdict(policy, ("a.example/x:1@" + digest).c_str()) == "accepted");
+  CHECK(verdict(policy, ("a.example/x@" + other).c_str()) != "accepted");
+  CHECK(verdict(policy, "a.example/x:1") != "accepted");
+  CHECK(verdict(policy, "a.example/y") == "accepted");
+  CHECK_NOTHROW(policy.check_stored("overlay", "/s", "a.example/x@" + digest));
+  CHECK_THROWS_AS(policy.check_stored("overlay", "/s", "a.example/x@" + other), Error);
+}
+
 TEST_CASE("a policy.json that makes no sense is refused, not passed over") {
   for (const char* text : {"[]", "{", "{}", R"({"default": []})", R"({"default": [{"type": "else"}]})",
                            R"({"default": [{"type": "reject"}], "transports": {"docker": []}})"}) {
