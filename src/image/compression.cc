@@ -3,11 +3,14 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
+#define ZSTD_STATIC_LINKING_ONLY  // for memory of our own
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -20,6 +23,7 @@
 #endif
 
 #include "base/error.h"
+#include "image/zstd_window.h"
 
 namespace kelp::image {
 
@@ -180,7 +184,11 @@ class GzipDecoder : public Decoder {
 
 class ZstdDecoder : public Decoder {
  public:
-  ZstdDecoder() : context_(ZSTD_createDCtx(), ZSTD_freeDCtx) {
+  explicit ZstdDecoder(const std::string& scratch) : window_(scratch) {
+    const ZSTD_customMem memory{
+        [](void* window, size_t size) { return static_cast<ZstdWindow*>(window)->allocate(size); },
+        [](void* window, void* block) { static_cast<ZstdWindow*>(window)->free(block); }, &window_};
+    context_.reset(ZSTD_createDCtx_advanced(memory));
     if (!context_) throw_error("start zstd");
     ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, 27);  // 128 MiB: what zstd(1) accepts
   }
@@ -194,16 +202,28 @@ class ZstdDecoder : public Decoder {
       }
       ZSTD_inBuffer source{input.data(), input.size(), 0};
       pending_ = ZSTD_decompressStream(context_.get(), &output, &source);
-      if (ZSTD_isError(pending_) != 0) {
-        throw_error("{}: damaged zstd data ({})", what, ZSTD_getErrorName(pending_));
-      }
+      if (ZSTD_isError(pending_) != 0) fail(what);
       input.take(source.pos);
     }
+    window_.passed(output.pos);
     return output.pos;
   }
 
  private:
-  std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context_;
+  [[noreturn]] void fail(const std::string& what) const {
+    switch (ZSTD_getErrorCode(pending_)) {
+      case ZSTD_error_frameParameter_windowTooLarge:
+        throw Error(what + ": its zstd data wants a window of more than 128 MiB: refused")
+            .with_hint("zstd --long=27 is the most that is taken");
+      case ZSTD_error_memory_allocation:
+        throw SysError(what + ": make room for its zstd window", window_.failure() != 0 ? window_.failure() : ENOMEM);
+      default:
+        throw_error("{}: damaged zstd data ({})", what, ZSTD_getErrorName(pending_));
+    }
+  }
+
+  ZstdWindow window_;  // first: the context's memory is in it
+  std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context_{nullptr, ZSTD_freeDCtx};
   size_t pending_ = 0;
 };
 
@@ -256,7 +276,7 @@ class ArchiveDecoder : public Decoder {
 class DecompressingSource : public Source {
  public:
   DecompressingSource(Source& inner, std::string what, InflateLimits limits)
-      : input_(inner), what_(std::move(what)), limits_(limits) {}
+      : input_(inner), what_(std::move(what)), limits_(std::move(limits)) {}
 
   size_t read(void* buffer, size_t size) override {
     if (!decoder_) decoder_ = choose();
@@ -277,7 +297,7 @@ class DecompressingSource : public Source {
       case Compression::gzip:
         return std::make_unique<GzipDecoder>();
       case Compression::zstd:
-        return std::make_unique<ZstdDecoder>();
+        return std::make_unique<ZstdDecoder>(limits_.scratch);
       case Compression::xz:
         return std::make_unique<ArchiveDecoder>(Compression::xz);
       case Compression::bzip2:
@@ -386,8 +406,9 @@ class ZstdSink : public Sink {
 
 namespace {
 
-InflateLimits for_room(const struct statvfs& disk) {
+InflateLimits for_room(const struct statvfs& disk, std::string directory) {
   InflateLimits limits;
+  limits.scratch = std::move(directory);
   limits.judged_after = std::max(limits.judged_after, std::uint64_t{disk.f_bavail} * disk.f_frsize);
   return limits;
 }
@@ -396,12 +417,12 @@ InflateLimits for_room(const struct statvfs& disk) {
 
 InflateLimits InflateLimits::for_room_in(const std::string& directory) {
   struct statvfs disk {};
-  return ::statvfs(directory.c_str(), &disk) == 0 ? for_room(disk) : InflateLimits();
+  return ::statvfs(directory.c_str(), &disk) == 0 ? for_room(disk, directory) : InflateLimits();
 }
 
 InflateLimits InflateLimits::for_room_at(int fd) {
   struct statvfs disk {};
-  return ::fstatvfs(fd, &disk) == 0 ? for_room(disk) : InflateLimits();
+  return ::fstatvfs(fd, &disk) == 0 ? for_room(disk, "/proc/self/fd/" + std::to_string(fd)) : InflateLimits();
 }
 
 InflateLimits InflateLimits::none() {
@@ -459,7 +480,7 @@ size_t HashingSource::read(void* buffer, size_t size) {
 }
 
 std::unique_ptr<Source> decompress(Source& inner, std::string what, InflateLimits limits) {
-  return std::make_unique<DecompressingSource>(inner, std::move(what), limits);
+  return std::make_unique<DecompressingSource>(inner, std::move(what), std::move(limits));
 }
 
 void FdSink::write(const void* data, size_t size) {

@@ -57,7 +57,9 @@ struct InflateLimits {
   std::uint64_t max_bytes = UINT64_MAX;       ///< uncompressed
   unsigned max_ratio = 2000;                  ///< uncompressed : compressed
   std::uint64_t judged_after = 64ULL << 20U;  ///< uncompressed bytes from which on the ratio is looked at
-  /// Judged when it is more than what is free on the file system of that directory, or of the descriptor's.
+  std::string scratch;  ///< a directory for what should not be in memory (a large zstd window); "" = none
+  /// Judged when it is more than what is free on the file system of that directory, which is the scratch directory,
+  /// too. fd is one's descriptor, borrowed for as long as is decompressed.
   static InflateLimits for_room_in(const std::string& directory);
   static InflateLimits for_room_at(int fd);
   /// For blobs of the store, which were judged when they came.

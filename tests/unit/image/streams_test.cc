@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <string>
+
+#include <zstd.h>
 
 #include "base/error.h"
 #include "image/compression.h"
@@ -66,6 +69,41 @@ TEST_CASE("what is compressed comes back, in pieces of any size") {
   }
   CHECK(expand("", 10).empty());
   CHECK(expand(squeeze(text, Compression::gzip) + std::string(512, '\0'), 4096) == text);
+}
+
+TEST_CASE("a large zstd window is in a file, one beyond measure is refused") {
+  std::string text;
+  for (unsigned i = 0; text.size() < 30 << 20; ++i) text += std::to_string(i * 2654435761U);
+  text += text.substr(0, 9 << 20);  // refers to what is 30 MiB back
+  const auto pack = [&](int window) {
+    const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(), ZSTD_freeCCtx);
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_compressionLevel, 1);
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_enableLongDistanceMatching, 1);
+    ZSTD_CCtx_setParameter(context.get(), ZSTD_c_windowLog, window);
+    std::string packed(ZSTD_compressBound(text.size()), '\0');
+    ZSTD_outBuffer out{packed.data(), packed.size(), 0};
+    ZSTD_inBuffer in{text.data(), text.size(), 0};
+    // Twice, so that the size is not known at the beginning and the window is not made smaller.
+    ZSTD_inBuffer first{text.data(), 1000, 0};
+    ZSTD_compressStream2(context.get(), &out, &first, ZSTD_e_flush);
+    in.pos = 1000;
+    REQUIRE(ZSTD_compressStream2(context.get(), &out, &in, ZSTD_e_end) == 0);
+    packed.resize(out.pos);
+    return packed;
+  };
+  const auto unpack = [](const std::string& packed, const InflateLimits& limits) {
+    TextSource source(packed, 1 << 16);
+    const auto plain = decompress(source, "blob", limits);
+    std::string result, buffer(100000, '\0');
+    while (const size_t got = plain->read(buffer.data(), buffer.size())) result.append(buffer, 0, got);
+    return result;
+  };
+  const std::string packed = pack(26), twice = packed + pack(25);
+  CHECK((unpack(packed, InflateLimits::for_room_in("/tmp")) == text));
+  CHECK((unpack(packed, InflateLimits::none()) == text));
+  CHECK((unpack(packed, {.scratch = "/nowhere"}) == text));
+  CHECK((unpack(twice, InflateLimits::for_room_in("/tmp")) == text + text));
+  CHECK_THROWS_WITH_AS(unpack(pack(28), {}), "blob: its zstd data wants a window of more than 128 MiB: refused", Error);
 }
 
 TEST_CASE("a bomb is refused where there is no room for it") {
