@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -147,9 +148,21 @@ std::string host_of(std::string_view url) {
   return at == std::string::npos ? std::string(url) : origin.substr(at + 3);
 }
 
+/// The proxy's answer to CONNECT.
+[[noreturn]] void throw_proxy(long status, const std::string& host) {
+  const bool passes = Http::may_pass(status);
+  HttpError error(passes ? HttpError::Kind::connect : HttpError::Kind::refused,
+                  fmt::format("cannot connect to {}: the proxy answers with status {}", host, status));
+  if (status == 407) error.with_hint("https_proxy=http://USER:PASSWORD@HOST:PORT, as the proxy asks for a password");
+  throw error;
+}
+
 [[noreturn]] void throw_transport(CURLcode code, CURL* curl, const char* detail, const std::string& url) {
   const std::string host = host_of(url);
   std::string text = *detail != '\0' ? std::string(trim(detail)) : curl_easy_strerror(code);
+  long tunnel = 0;
+  curl_easy_getinfo(curl, CURLINFO_HTTP_CONNECTCODE, &tunnel);
+  if (tunnel >= 300) throw_proxy(tunnel, host);
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -371,12 +384,19 @@ void attempt(CURL* curl, CURLSH* share, const HttpOptions& options, Exchange& ex
   }
 }
 
+/// What the server asks for: seconds, or a date.
+std::optional<std::chrono::seconds> retry_after(const HttpResponse& response) {
+  const auto value = response.header("retry-after");
+  if (!value) return std::nullopt;
+  std::optional<std::int64_t> seconds = to_int(*value, 0);
+  if (const time_t date = seconds ? -1 : curl_getdate(value->c_str(), nullptr); date >= 0)
+    seconds = std::max<std::int64_t>(0, date - ::time(nullptr));
+  if (!seconds) return std::nullopt;
+  return std::chrono::seconds(std::min<std::int64_t>(*seconds, kMaxPause.count()));
+}
+
 std::chrono::nanoseconds pause_before(unsigned failures, const HttpOptions& options, const HttpResponse& response) {
-  if (const auto after = response.header("retry-after")) {
-    if (const auto seconds = to_int(*after, 0, 3600)) {
-      return std::min<std::chrono::nanoseconds>(std::chrono::seconds(*seconds), kMaxPause);
-    }
-  }
+  if (const auto asked = retry_after(response)) return *asked;
   if (options.retry_delay) return *options.retry_delay;
   return std::min<std::chrono::nanoseconds>(std::chrono::milliseconds(300) * (1u << std::min(failures - 1, 10u)),
                                             kMaxPause);
@@ -384,8 +404,8 @@ std::chrono::nanoseconds pause_before(unsigned failures, const HttpOptions& opti
 
 }  // namespace
 
-void Http::pause(unsigned failures, const std::stop_token& stop) const {
-  sleep_for(pause_before(failures, options_, {}), stop);
+void Http::pause(unsigned failures, const HttpResponse& answer, const std::stop_token& stop) const {
+  sleep_for(pause_before(failures, options_, answer), stop);
 }
 
 HttpResponse Http::send(const HttpRequest& request) {

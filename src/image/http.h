@@ -102,9 +102,9 @@ class Http {
   HttpResponse send(const HttpRequest& request);
 
   [[nodiscard]] const HttpOptions& options() const noexcept { return options_; }
-  /// For callers with requests of the kind `once`: waits as send() would after so many failures (from 1).
-  /// throws Cancelled
-  void pause(unsigned failures, const std::stop_token& stop = {}) const;
+  /// For callers with requests of the kind `once`: waits as send() would after so many failures (from 1) and this
+  /// answer (an empty one: none came). throws Cancelled
+  void pause(unsigned failures, const HttpResponse& answer, const std::stop_token& stop = {}) const;
   /// true for failures and statuses that may pass: a later try is worth it.
   static bool may_pass(const HttpError& error) noexcept {
     return error.kind() != HttpError::Kind::tls && error.kind() != HttpError::Kind::plain_http &&

@@ -244,6 +244,10 @@ void Registry::throw_status(const HttpResponse& response, const std::string& wha
         .with_hint(kCredentialsHint);
   }
   if (response.status == 403) throw_error("{}: {}: access is denied ({})", host, what, detail);
+  if (response.status == 407) {
+    throw Error(fmt::format("{}: {}: the proxy asks for a password", host, what))
+        .with_hint("http_proxy=http://USER:PASSWORD@HOST:PORT");
+  }
   if (response.status == 429) throw_error("{}: {}: too many requests, the registry asks to wait", host, what);
   throw_error("{}: {}: {}", host, what, detail);
 }

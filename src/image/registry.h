@@ -110,6 +110,7 @@ class Registry {
   bool try_whole(const BlobUpload& upload, const std::string& place);
   void send_pieces(const BlobUpload& upload, std::string place);
   HttpResponse ask_at(HttpRequest request);
+  HttpResponse ask_elsewhere(HttpRequest request);
 
   Http& http_;
   PullSource source_;

@@ -19,6 +19,7 @@ namespace {
 
 /// Small enough for every proxy that was ever configured, large enough not to matter.
 constexpr std::uint64_t kPieceBytes = 8U << 20U;
+constexpr unsigned kMaxRedirects = 10;
 
 std::string with_query(const std::string& url, const std::string& query) {
   return url + (url.find('?') == std::string::npos ? "?" : "&") + query;
@@ -65,10 +66,8 @@ bool Registry::has_manifest(const DigestName& digest) {
   return ask(std::move(request)).status == 200;
 }
 
-/// A request to the place of an upload, which may be on another host: that one gets neither credentials nor client
-/// certificate.
-HttpResponse Registry::ask_at(HttpRequest request) {
-  if (url_origin(request.url) == url_origin(base_)) return ask(std::move(request));
+/// A host that is not the registry's gets neither credentials nor client certificate.
+HttpResponse Registry::ask_elsewhere(HttpRequest request) {
   request.tls = tls_;
   request.tls.client_cert.clear();
   request.tls.client_key.clear();
@@ -78,6 +77,18 @@ HttpResponse Registry::ask_at(HttpRequest request) {
   return http_.send(request);
 }
 
+/// A request that writes. The place of an upload may be on another host, and so may what a redirect leads to (307 and
+/// 308: the same request there).
+HttpResponse Registry::ask_at(HttpRequest request) {
+  for (unsigned hops = 0;; ++hops) {
+    HttpResponse response = url_origin(request.url) == url_origin(base_) ? ask(request) : ask_elsewhere(request);
+    const auto location = response.header("location");
+    const bool redirected = (response.status == 307 || response.status == 308) && location;
+    if (!redirected || hops == kMaxRedirects) return response;
+    request.url = resolve_url(response.url, *location);
+  }
+}
+
 /// Where to send the blob; mounted = true and "" when a neighbour had it.
 std::string Registry::start_upload(const BlobUpload& upload, bool& mounted) {
   const auto start = [&](const std::string& query) {
@@ -85,7 +96,7 @@ std::string Registry::start_upload(const BlobUpload& upload, bool& mounted) {
     request.method = "POST";
     request.url = url("/blobs/uploads/") + query;
     request.stop = upload.stop;
-    return ask(std::move(request));
+    return ask_at(std::move(request));
   };
   for (const std::string& from : upload.elsewhere) {
     const HttpResponse response =
@@ -119,7 +130,11 @@ bool Registry::try_whole(const BlobUpload& upload, const std::string& place) {
   try {
     const HttpResponse response = ask_at(std::move(request));
     if (response.status == 201 || response.status == 204) return true;
-    if (response.status == 413 || Http::may_pass(response.status)) return false;
+    if (response.status == 413) return false;
+    if (Http::may_pass(response.status)) {
+      http_.pause(1, response, upload.stop);
+      return false;
+    }
     throw_status(response, "upload blob " + upload.digest.str());
   } catch (const HttpError& error) {
     // A proxy that finds the body too large may just hang up.
@@ -132,12 +147,12 @@ bool Registry::try_whole(const BlobUpload& upload, const std::string& place) {
 void Registry::send_pieces(const BlobUpload& upload, std::string place) {
   std::uint64_t at = 0;
   unsigned failures = 0;
-  const auto failed = [&](const std::string& problem) {
+  const auto failed = [&](const std::string& problem, const HttpResponse& answered) {
     if (++failures > http_.options().retries) {
       throw_error("{}: upload blob {}: {}", source_.name.registry, upload.digest.str(), problem);
     }
     log::debug("upload blob {} at {}: {}", upload.digest.str(), at, problem);
-    http_.pause(failures, upload.stop);
+    http_.pause(failures, answered, upload.stop);
     // Where does the upload stand? One that is lost begins anew.
     HttpRequest question;
     question.url = place;
@@ -182,13 +197,13 @@ void Registry::send_pieces(const BlobUpload& upload, std::string place) {
         at += count;
         failures = 0;
       } else if (Http::may_pass(response.status) || response.status == 416 || response.status == 404) {
-        failed(fmt::format("status {}", response.status));
+        failed(fmt::format("status {}", response.status), response);
       } else {
         throw_status(response, "upload blob " + upload.digest.str());
       }
     } catch (const HttpError& error) {
       if (!Http::may_pass(error)) throw;
-      failed(error.message());
+      failed(error.message(), {});
     }
   }
 }
@@ -213,7 +228,7 @@ void Registry::put_manifest(const std::string& reference, const std::string& tex
   request.url = url("/manifests/" + reference);
   request.headers.push_back("Content-Type: " + media_type);
   request.body = text;
-  const HttpResponse response = ask(std::move(request));
+  const HttpResponse response = ask_at(std::move(request));
   if (response.status != 201 && response.status != 200 && response.status != 202) {
     throw_status(response, "write manifest " + reference);
   }

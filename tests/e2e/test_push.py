@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from harness import images, needs
+from harness.busy import Busy
 from harness.images import Image, LayerTar, digest
 from harness.registry import Registry
 from harness.token_server import TokenServer
@@ -159,6 +160,43 @@ def test_errors_that_pass_and_errors_that_do_not(bare_kelp, uploads, place):
     bare_kelp.fails("push", "-q", PLAIN, "--retry", "2", "--retry-delay", "10ms", name, f"{uploads.address}/busy:2", says="503")
     uploads.fail_next = [403] * 3
     bare_kelp.fails("push", "-q", PLAIN, name, f"{uploads.address}/busy:3", says="denied")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_uploads_to_who_says_when_to_come_back(bare_kelp, uploads, place, method):
+    uploads.max_body, uploads.busy = 9 << 20, {method: Busy(1)}
+    name = load(bare_kelp, small_image(size=20 << 20 if method == "PATCH" else 1000), place, f"{uploads.address}/busy:1")
+    bare_kelp("push", "-q", PLAIN, "--retry", "1", "--retry-delay", "10ms", name)
+    uploads.busy = {method: Busy(1)}
+    uploads.blobs.clear()
+    bare_kelp("push", "-q", PLAIN, "--retry", "1", "--retry-delay", "1h", name)
+    layer = json.loads(uploads.manifests["busy", "1"][1])["layers"][0]
+    assert digest(uploads.blobs["busy", layer["digest"]]) == layer["digest"]
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "pieces"])
+@pytest.mark.parametrize("how", ["place", "redirect", "redirect-all"])
+def test_uploads_to_another_host_get_no_credentials(bare_kelp, uploads, place, how, pieces):
+    """By the place that an upload was given, or by redirects (307) on the way."""
+    store = UploadingRegistry()
+    try:
+        uploads.user = "me:secret"
+        store.serve_uploads_of(uploads)
+        if how == "place":
+            uploads.uploads_at = store
+        else:
+            uploads.redirect = (("PUT", "PATCH") if how == "redirect" else ("PUT", "PATCH", "POST"), store)
+        if pieces:
+            store.max_body = 9 << 20
+        name = load(bare_kelp, small_image(size=20 << 20 if pieces else 1000), place, f"{uploads.address}/far:1")
+        bare_kelp("push", "-q", PLAIN, "--creds", "me:secret", name)
+        layer = json.loads(uploads.manifests["far", "1"][1])["layers"][0]
+        assert digest(uploads.blobs["far", layer["digest"]]) == layer["digest"]
+        assert ({"PUT", "PATCH"} if pieces else {"PUT"}) <= {method for method, _ in store.requests}
+        assert not any("Authorization" in headers for headers in store.headers)
+        assert any("Authorization" in headers for headers in uploads.headers)
+    finally:
+        store.stop()
 
 
 def test_a_password_and_tls(bare_kelp, password_registry, tls_registry, place):
