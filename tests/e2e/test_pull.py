@@ -6,15 +6,18 @@ import os
 import pathlib
 import signal
 import ssl
+import struct
 import subprocess
-import time
 
 import pytest
 
-from harness import images
+from harness import cost, images, needs
+from harness.busy import Busy
 from harness.hostile_registry import HostileRegistry
 from harness.images import OCI_INDEX, Image, LayerTar, busybox_image, digest
+from harness.proxy import Proxy
 from harness.registry import make_certificate
+from harness.uploading_registry import UploadingRegistry
 from harness.waiting import until
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -27,6 +30,43 @@ def hostile():
     made = HostileRegistry()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def more_registries():
+    made = [HostileRegistry() for _ in range(2)]
+    yield made
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def proxy():
+    made = Proxy()
+    yield made
+    made.stop()
+
+
+def speak_tls(hostile, place):
+    """Returns the certificate of the authority that a client has to trust."""
+    authority, certificate, key = make_certificate(place)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    hostile.server.socket = context.wrap_socket(hostile.server.socket, server_side=True)
+    hostile.scheme = "https"
+    return authority
+
+
+def trust(kelp, registry, authority):
+    certs = kelp.config / "containers/certs.d" / registry
+    certs.mkdir(parents=True)
+    (certs / "ca.crt").write_bytes(authority.read_bytes())
+
+
+def write_registries_conf(kelp, text):
+    conf = kelp.config / "containers/registries.conf"
+    conf.parent.mkdir(parents=True, exist_ok=True)
+    conf.write_text(text)
 
 
 def small_image(seed="x", size=1000, **more):
@@ -96,9 +136,7 @@ def test_skopeo_reads_the_store(bare_kelp, registry, busybox_layout):
 def test_pull_over_https(bare_kelp, tls_registry, busybox_layout):
     name = tls_registry.push(f"oci:{busybox_layout}:latest", "tls:1")
     bare_kelp.fails("pull", "-q", name, says="certificate", hint="certs.d")
-    certs = bare_kelp.config / "containers/certs.d" / tls_registry.address
-    certs.mkdir(parents=True)
-    (certs / "ca.crt").write_bytes(tls_registry.ca.read_bytes())
+    trust(bare_kelp, tls_registry.address, tls_registry.ca)
     bare_kelp("pull", "-q", name)
     check_blobs(bare_kelp)
 
@@ -116,9 +154,8 @@ def test_a_client_certificate(bare_kelp, hostile, place):
     context.verify_mode = ssl.CERT_REQUIRED
     name = hostile.add(small_image(), "app:1")
     hostile.server.socket = context.wrap_socket(hostile.server.socket, server_side=True)
+    trust(bare_kelp, hostile.address, authority)
     certs = bare_kelp.config / "containers/certs.d" / hostile.address
-    certs.mkdir(parents=True)
-    (certs / "ca.crt").write_bytes(authority.read_bytes())
     bare_kelp.fails("pull", "-q", "--retry", "0", name)
     assert hostile.requests == []
     (certs / "me.cert").write_bytes(certificate.read_bytes())
@@ -182,6 +219,42 @@ def test_a_proxy_from_the_environment(bare_kelp, hostile):
     bare_kelp.fails("pull", "-q", PLAIN, "--retry", "0", "plain.invalid:80/app:1",
                     env={"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
                     says="Connection refused")
+
+
+def test_a_tunnel_through_a_proxy(bare_kelp, hostile, proxy, place):
+    """The registry is where only the proxy finds it. What is said in the tunnel is TLS from end to end, and the
+    password of either is told to nobody else."""
+    hostile.user, hostile.token = "me:secret", "abc"
+    hostile.add(small_image(), "app:1")
+    trust(bare_kelp, "localhost:1", speak_tls(hostile, place))
+    name = "localhost:1/app:1"
+    proxy.routes = {"localhost:1": hostile.address, hostile.address: hostile.address}
+    pull = ("pull", "-q", "--retry", "0", "--creds", "me:secret", name)
+    bare_kelp.fails(*pull, says="Connection refused")
+    bare_kelp(*pull, env={"https_proxy": f"http://{proxy.address}"})
+    check_blobs(bare_kelp)
+    assert {(method, target) for method, target, _ in proxy.requests} == {("CONNECT", target) for target in proxy.routes}
+    assert any(headers.get("Authorization") == "Bearer abc" for _, _, headers in hostile.requests)
+    bare_kelp("rmi", name)
+    proxy.user = "us er:p@ss"
+    bare_kelp.fails(*pull, env={"https_proxy": f"http://{proxy.address}"}, says="localhost:1: the proxy .*407", hint="PASSWORD")
+    bare_kelp.fails(*pull, env={"https_proxy": f"http://us%20er:other@{proxy.address}"}, says="407")
+    done = bare_kelp("--log-level", "debug", *pull, env={"https_proxy": f"http://us%20er:p%40ss@{proxy.address}"})
+    check_blobs(bare_kelp)
+    assert "p@ss" not in done.err and "p%40ss" not in done.err
+    assert not any("Authorization" in headers for _, _, headers in proxy.requests)
+    assert not any("Proxy-Authorization" in headers for _, _, headers in hostile.requests)
+
+
+def test_plain_http_through_a_proxy(bare_kelp, hostile, proxy):
+    hostile.add(small_image(), "app:1")
+    proxy.routes, proxy.user = {"plain.invalid:81": hostile.address}, "me:secret"
+    pull = ("pull", "-q", PLAIN, "--retry", "0", "plain.invalid:81/app:1")
+    both = {"http_proxy": f"http://me:secret@{proxy.address}", "https_proxy": f"http://me:secret@{proxy.address}"}
+    bare_kelp.fails(*pull, env={**both, "http_proxy": f"http://{proxy.address}"}, says="proxy", hint="http_proxy")
+    bare_kelp(*pull, env=both)
+    check_blobs(bare_kelp)
+    assert ("GET", "plain.invalid:81") in {(method, target) for method, target, _ in proxy.requests}
 
 
 def test_policies(bare_kelp, registry, place):
@@ -283,6 +356,62 @@ def test_a_redirect_gets_no_credentials(bare_kelp, hostile):
         other.stop()
 
 
+def test_the_second_registry_of_the_search_list(bare_kelp, hostile, more_registries):
+    """An image with a short name is that of the first registry which has it; one that is away is passed over."""
+    second, last = more_registries
+    for each in more_registries:
+        each.add(small_image(each.address), "team/app:1")
+    search = lambda *there: write_registries_conf(bare_kelp, f"unqualified-search-registries = {json.dumps(there)}\n")
+    search(hostile.address, second.address, last.address)
+    bare_kelp("pull", "-q", PLAIN, "team/app:1")
+    assert bare_kelp("images", "--format", "{{.Repository}}:{{.Tag}}").lines == [f"{second.address}/team/app:1"]
+    assert hostile.asked("/v2/team/app/manifests/1") == 1 and last.requests == []
+    result = bare_kelp.fails("pull", "-q", PLAIN, "team/none:1", says="no such image")
+    assert all(f"{each.address}/team/none:1" in result.err for each in (hostile, second, last))
+    search("127.0.0.1:1", last.address)
+    bare_kelp("pull", "-q", PLAIN, "--retry", "0", "team/app:1")
+    bare_kelp("image", "exists", f"{last.address}/team/app:1")
+
+
+def test_which_mirror_is_asked(bare_kelp, hostile, more_registries):
+    by_digest, by_tag = more_registries
+    image = small_image()
+    for each in (hostile, by_digest, by_tag):
+        each.add(image, "app:1")
+    tagged, exact = "far.invalid/app:1", f"far.invalid/app@{image.descriptor()['digest']}"
+
+    def conf(more="", kinds=("digest-only", "tag-only")):
+        write_registries_conf(bare_kelp, f"""[[registry]]
+prefix = "far.invalid"
+location = "{hostile.address}"
+insecure = true
+{more}
+""" + "".join(f"""[[registry.mirror]]
+location = "{each.address}"
+insecure = true
+pull-from-mirror = "{kind}"
+""" for each, kind in zip(more_registries, kinds)))
+
+    def asked(name):
+        for each in (hostile, by_digest, by_tag):
+            each.requests.clear()
+        bare_kelp("pull", "-q", name)
+        bare_kelp("rmi", "-a", "-f")
+        return [each for each in (hostile, by_digest, by_tag) if each.requests]
+
+    conf()
+    assert asked(tagged) == [by_tag]
+    assert asked(exact) == [by_digest]
+    conf(kinds=("all", "all"))
+    assert asked(tagged) == asked(exact) == [by_digest]
+    conf("mirror-by-digest-only = true", kinds=("all", "all"))
+    assert asked(tagged) == [hostile]
+    assert asked(exact) == [by_digest]
+    conf()
+    by_digest.documents.clear()
+    assert asked(exact) == [hostile, by_digest]  # it does not have it
+
+
 def test_mirrors_and_aliases(bare_kelp, hostile):
     hostile.add(small_image(), "m/team/app:1")
     conf = bare_kelp.config / "containers/registries.conf"
@@ -327,6 +456,16 @@ def test_errors_that_pass(bare_kelp, hostile):
     bare_kelp("pull", "-q", PLAIN, name)
     hostile.fail_next = [500] * 20
     refused(bare_kelp, name, "500", "--retry", "1", "--retry-delay", "10ms")
+
+
+@pytest.mark.parametrize("say", ["seconds", "date"])
+def test_a_registry_that_says_when_to_come_back(bare_kelp, hostile, say):
+    """Neither sooner, when there is but one more try, nor when the user thinks."""
+    name = hostile.add(small_image(), "app:1")
+    hostile.busy = Busy(1, say)
+    bare_kelp("pull", "-q", PLAIN, "--retry", "1", "--retry-delay", "10ms", name)
+    hostile.busy = Busy(1, say)
+    bare_kelp("pull", "-q", PLAIN, "--retry", "1", "--retry-delay", "1h", name)
 
 
 def test_a_broken_download_is_resumed(bare_kelp, hostile):
@@ -412,24 +551,73 @@ def test_a_damaged_partial_download_is_started_over(bare_kelp, hostile):
     check_blobs(bare_kelp)
 
 
-def test_memory_stays_bounded(bare_kelp, hostile):
-    layers = [LayerTar().file("big", os.urandom(30 << 20)) for _ in range(4)]
-    image = Image(layers, compression="none")
+def zstd(*options):
+    needs.need("program:zstd")
+    return lambda plain: subprocess.run(["zstd", "-q", *options], input=plain, capture_output=True, check=True).stdout
+
+
+def large_layers(kind):
+    if kind == "none":
+        return Image([LayerTar().file("big", os.urandom(30 << 20)) for _ in range(4)], compression="none")
+    if kind == "gzip":
+        return Image([LayerTar().file("big", os.urandom(10 << 20)).file("zeros", b"\0" * (40 << 20)) for _ in range(4)])
+    # Each of them wants a window of 128 MiB and fills it, and the end is that of the beginning once more.
+    noise = os.urandom(90 << 20)
+    layers = [LayerTar().file(f"{n}", noise).file("again", noise[n:]) for n in range(1, 3)]
+    return Image(layers, compression="zstd", pack=zstd("-1", "--long=27"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["none", "gzip", "zstd"])
+def test_memory_stays_bounded(bare_kelp, hostile, kind):
+    image = large_layers(kind)
     name = hostile.add(image, "big:1")
-    for layer in image.layers:
-        hostile.slow(layer["digest"], 1 << 20, 0.02)
-    pull = bare_kelp.start("pull", "-q", PLAIN, name)
-    peak = 0
-    while pull.poll() is None:
-        for child in _children(pull.pid):
-            try:
-                status = pathlib.Path(f"/proc/{child}/status").read_text()
-            except OSError:
-                continue
-            peak = max([peak, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))])
-        time.sleep(0.02)
-    assert pull.returncode == 0
-    assert 0 < peak < 64 << 10, f"{peak} kB"
+    pull = cost.measure(bare_kelp.argv("pull", "-q", PLAIN, name), bare_kelp.env, bare_kelp.dir)
+    assert pull.code == 0, pull.out
+    assert 0 < pull.memory < 64, f"{pull.memory} MiB"
+    check_blobs(bare_kelp)
+
+
+def test_a_window_beyond_measure(bare_kelp, hostile):
+    image = Image([LayerTar().file("f", "x")], compression="zstd", pack=zstd("-1", "--long=28"))
+    refused(bare_kelp, hostile.add(image, "app:1"), "window of more than 128 MiB")
+
+
+def skippable(data):
+    return struct.pack("<II", 0x184D2A50, len(data)) + data
+
+
+def chunked(plain):
+    """As zstd:chunked writes a layer: a frame for each piece, then frames that decoders skip, with a list of the files
+    and with where that is."""
+    pack = zstd("-3")
+    frames = b"".join(pack(plain[at:at + 700]) for at in range(0, len(plain), 700))
+    toc = json.dumps({"version": 1, "entries": [{"type": "dir", "name": "d/"}, {"type": "reg", "name": "d/f"}]}).encode()
+    packed = pack(toc)
+    footer = struct.pack("<QQQQ", len(frames) + 8, len(packed), len(toc), 1) + b"GNUlInUx"
+    return frames + skippable(packed) + skippable(footer)
+
+
+@pytest.mark.parametrize("pack", [chunked, lambda plain: skippable(b"size") + chunked(plain)], ids=["chunked", "skipped-first"])
+def test_zstd_chunked_is_zstd(bare_kelp, hostile, pack):
+    image = small_image(size=5000, compression="zstd", pack=pack)
+    (layer,) = image.layers
+    layer["annotations"] = {"io.github.containers.zstd-chunked.manifest-checksum": digest(b"x"),
+                            "io.github.containers.zstd-chunked.manifest-position": "1:2:3:1"}
+    name = hostile.add(image, "app:1")
+    bare_kelp("pull", "-q", PLAIN, name)
+    check_blobs(bare_kelp)
+    (tree,) = (bare_kelp.store / "layers").glob("*/*/diff")
+    assert (tree / "seed").read_text() == "x" and (tree / "d/f").stat().st_size == 5000
+    uploads = UploadingRegistry()
+    try:
+        bare_kelp("push", "-q", PLAIN, name, f"{uploads.address}/app:1")
+        assert digest(uploads.manifests["app", "1"][1]) == image.descriptor()["digest"]
+        assert uploads.blobs["app", layer["digest"]] == image.blobs[layer["digest"]]
+    finally:
+        uploads.stop()
+    cut = Image([LayerTar().file("f", "x")], compression="zstd", pack=lambda plain: pack(plain)[:-5])
+    refused(bare_kelp, hostile.add(cut, "cut:1"), "truncated")
 
 
 # Bad input

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from harness import images, needs, processes
+from harness.hostile_registry import HostileRegistry
 from harness.images import Image, LayerTar
 from harness.waiting import until
 
@@ -33,6 +34,13 @@ def layer_digests(kelp, name):
 
 def layers_of(kelp):
     return sorted(path for path in (kelp.store / "layers").glob("*/*") if len(path.parent.name) == 64)
+
+
+@pytest.fixture
+def hostile():
+    made = HostileRegistry()
+    yield made
+    made.stop()
 
 
 @pytest.fixture
@@ -72,6 +80,34 @@ def test_damaged_blobs_are_found_and_fetched_again(pulled):
     assert out.count("(repaired)") == 2
     assert {path: path.read_bytes() for path in before} == before
     assert pulled("store", "verify", "-q").out == ""
+
+
+def test_a_repair_fetches_what_is_damaged_and_nothing_else(bare_kelp, hostile):
+    image = Image([LayerTar().file(f"f{n}", str(n)) for n in range(3)], {"Cmd": ["/none"]})
+    name = hostile.add(image, "app:1")
+    bare_kelp("pull", "-q", PLAIN, name)
+    config, layers = image.manifest["config"]["digest"], [layer["digest"] for layer in image.layers]
+
+    def fetched_by_a_repair():
+        hostile.requests.clear()
+        bare_kelp("store", "verify", "--repair", PLAIN)
+        paths = [path for _, path, _ in hostile.requests]
+        assert bare_kelp("store", "verify", "-q").out == ""
+        return sorted(path.rpartition("/")[2] for path in paths if "/blobs/" in path), paths
+
+    assert fetched_by_a_repair() == ([], [])
+    (tree,) = [path for path in layers_of(bare_kelp) if (path / "diff/f1").exists()]
+    (tree / "diff/f1").write_text("other")
+    assert fetched_by_a_repair() == ([], [])  # it is made of its blob again
+    blob(bare_kelp, layers[1]).chmod(0o600)
+    blob(bare_kelp, layers[1]).write_bytes(b"x")
+    assert fetched_by_a_repair()[0] == [layers[1]]
+    blob(bare_kelp, config).unlink()
+    blob(bare_kelp, layers[2]).unlink()
+    assert fetched_by_a_repair()[0] == sorted([config, layers[2]])
+    blob(bare_kelp, image.descriptor()["digest"]).unlink()
+    blobs, paths = fetched_by_a_repair()
+    assert blobs == [] and any("/manifests/" in path for path in paths)
 
 
 def test_a_blob_that_cannot_be_fetched_again(kelp):

@@ -24,6 +24,8 @@ class HostileRegistry:
         self.user = self.token = self.redirect_blobs_to = None
         self.fail_next = []  # statuses to answer the next requests with
         self.ranges = True
+        self.scheme = "http"  # https once the socket of its server speaks TLS
+        self.busy = None      # a harness.busy.Busy
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,13 +69,15 @@ class HostileRegistry:
         self.requests.append((handler.command, handler.path, dict(handler.headers)))
         if self.fail_next:
             return self.send(handler, self.fail_next.pop(0), b"")
+        if self.busy and self.busy.now():
+            return self.send(handler, 429, b"", self.busy.headers())
         path = handler.path.split("?")[0]
         if path == "/token":
             return self._give_token(handler)
         if not path.startswith("/v2/"):
             return self.send(handler, 404, b"")
         if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
-            challenge = f'Bearer realm="http://{self.address}/token",service="hostile"'
+            challenge = f'Bearer realm="{self.scheme}://{self.address}/token",service="hostile"'
             return self.send(handler, 401, b"{}", {"WWW-Authenticate": challenge})
         if path == "/v2/":
             return self.send(handler, 200, b"{}")

@@ -79,13 +79,14 @@ def compress(data, how):
 class Image:
     """Layers and a config, written as an OCI layout."""
 
-    def __init__(self, layers, config=None, compression="gzip", architecture="amd64", history=True):
+    def __init__(self, layers, config=None, compression="gzip", architecture="amd64", history=True, pack=None):
+        """pack: makes the bytes of a layer's blob from those of its archive, of the kind that `compression` names."""
         suffix = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}[compression]
         self.blobs, self.layers, diff_ids = {}, [], []
         for layer in layers:
             plain = layer if isinstance(layer, bytes) else layer.bytes()
             diff_ids.append(digest(plain))
-            packed = compress(plain, compression)
+            packed = pack(plain) if pack else compress(plain, compression)
             self.layers.append({"mediaType": OCI_LAYER + suffix, "digest": digest(packed), "size": len(packed)})
             self.blobs[digest(packed)] = packed
         self.config = {"architecture": architecture, "os": "linux", "config": config or {},
