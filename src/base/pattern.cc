@@ -8,8 +8,9 @@
 namespace kelp {
 namespace {
 
-/// regcomp(3) knows \w and \s, but takes \d for a letter, which would fit the wrong names without a word.
-std::string with_digits(const std::string& text) {
+/// As regcomp(3) takes it. It knows \w and \s, but takes \d for a letter, which would fit the wrong names without a
+/// word, and groups without a number, of which there is no other kind here, for a mistake.
+std::string as_posix(const std::string& text) {
   std::string out;
   bool in_brackets = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -23,6 +24,9 @@ std::string with_digits(const std::string& text) {
     } else if (letter == '\\' && next != '\0' && !in_brackets) {
       out += {letter, next};
       ++i;
+    } else if (!in_brackets && text.compare(i, 3, "(?:") == 0) {
+      out += letter;
+      i += 2;
     } else {
       if (letter == '[') in_brackets = true;
       if (letter == ']' && i > 0 && text[i - 1] != '[') in_brackets = false;  // "[]…" holds it
@@ -37,7 +41,9 @@ std::string with_digits(const std::string& text) {
 struct Pattern::Compiled {
   regex_t code{};
   explicit Compiled(const std::string& text) {
-    if (::regcomp(&code, with_digits(text).c_str(), REG_EXTENDED | REG_NOSUB) != 0)
+    const bool any_case = starts_with(text, "(?i)");
+    const int flags = REG_EXTENDED | REG_NOSUB | (any_case ? REG_ICASE : 0);
+    if (::regcomp(&code, as_posix(any_case ? text.substr(4) : text).c_str(), flags) != 0)
       throw_error("{} is no regular expression", quoted(text));
   }
   ~Compiled() { ::regfree(&code); }

@@ -5,7 +5,8 @@
 
 namespace kelp {
 
-/// A regular expression as users of podman write them in --filter: POSIX extended, with \w \s \b and \d of Go's.
+/// A regular expression as users of podman write them in --filter: POSIX extended, with \w \s \b \d (?:…) of Go's, and
+/// (?i) at the beginning.
 class Pattern {
  public:
   /// throws Error: it is none

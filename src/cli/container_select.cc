@@ -1,6 +1,7 @@
 #include "cli/container_select.h"
 
 #include <fcntl.h>
+#include <fnmatch.h>
 
 #include <algorithm>
 
@@ -41,13 +42,6 @@ std::string without_slash(const std::string& pattern) {
 /// What podman calls a container's policy: no and none are one.
 std::string policy_name(const std::string& word) { return word.empty() || word == "none" ? "no" : word; }
 
-bool label_matches(const store::StringMap& labels, const std::string& wanted) {
-  const size_t equals = wanted.find('=');
-  const auto found = labels.find(wanted.substr(0, equals));
-  if (found == labels.end()) return false;
-  return equals == std::string::npos || found->second == wanted.substr(equals + 1);
-}
-
 bool image_matches(const store::ContainerRecord& record, std::string_view wanted, const Pattern& pattern) {
   if (!record.image_name.empty() && pattern.found_in(record.image_name)) return true;
   if (!record.image_id.empty() && is_id_prefix(wanted) && wanted.size() >= 3 && starts_with(record.image_id, wanted))
@@ -78,6 +72,17 @@ Pattern filter_pattern(const std::string& key, const std::string& value) {
   } catch (const Error& error) {
     throw_usage("--filter {}: {}", key, error.message());
   }
+}
+
+bool label_fits(const store::StringMap& labels, const std::string& wanted) {
+  const size_t equals = wanted.find('=');
+  const std::string key = wanted.substr(0, equals);
+  const std::string value = equals == std::string::npos ? "" : wanted.substr(equals + 1);
+  const bool pattern = key.find('*') != std::string::npos;
+  return std::any_of(labels.begin(), labels.end(), [&](const auto& label) {
+    const bool named = pattern ? ::fnmatch(("*" + key + "*").c_str(), label.first.c_str(), 0) == 0 : label.first == key;
+    return named && (value.empty() || label.second == value);
+  });
 }
 
 void add_latest(OptionSet& options, bool& latest) {
@@ -225,8 +230,8 @@ bool ContainerFilter::matches(const Condition& condition, const store::Container
   if (key == "name") return condition.pattern->found_in(record.name);
   if (key == "command") return condition.pattern->found_in(first_word(record));
   if (key == "restart-policy") return policy_name(record.config.restart_policy) == value;
-  if (key == "label") return label_matches(engine::shown_labels(record), value);
-  if (key == "label!") return !label_matches(engine::shown_labels(record), value);
+  if (key == "label") return label_fits(engine::shown_labels(record), value);
+  if (key == "label!") return !label_fits(engine::shown_labels(record), value);
   if (key == "status") {
     const std::string wanted = value == "stopped" ? "exited" : value;
     return wanted == store::status_name(status.status);
@@ -256,8 +261,8 @@ bool ContainerFilter::matches(const Condition& condition, const store::Container
 
 bool ContainerFilter::matches(const store::ContainerRecord& record, const store::ContainerStatus& status) const {
   for (const Condition& condition : conditions_) {
-    // Conditions on one key are alternatives, except for labels, where all must hold.
-    const bool all = condition.key == "label" || condition.key == "label!";
+    // Conditions on one key are alternatives, except for labels and before, where all must hold.
+    const bool all = condition.key == "label" || condition.key == "label!" || condition.key == "before";
     bool fits = matches(condition, record, status);
     if (!fits && !all) {
       fits = std::any_of(conditions_.begin(), conditions_.end(), [&](const Condition& other) {

@@ -75,8 +75,12 @@ class ContainerFilter {
   std::vector<Condition> conditions_;
 };
 
-/// Conditions of --filter for volumes, with "or" and "and" as for containers. throws UsageError for an unknown key or
-/// value
+/// --filter label=KEY or KEY=VALUE; a key with * fits any part of a label's.
+bool label_fits(const store::StringMap& labels, const std::string& wanted);
+
+/// throws UsageError for an unknown key or value of a filter of volumes
+void check_volume_filters(const store::Layout& layout, const Strings& filters);
+/// Checked conditions, with "or" and "and" as for containers.
 bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume, const Strings& filters, bool used);
 
 /// A value of --filter that is a regular expression. throws UsageError naming the key: it is none

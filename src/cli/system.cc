@@ -92,6 +92,7 @@ Strings prune_images(Invocation& invocation, const PruneCommand& values, std::ui
 
 Strings prune_volumes(Invocation& invocation, const Strings& filters) {
   const auto& layout = invocation.context.layout;
+  check_volume_filters(layout, filters);
   const auto containers = store::list(layout);
   Strings gone;
   for (const auto& volume : store::list_volumes(layout)) {

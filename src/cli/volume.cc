@@ -48,23 +48,27 @@ bool fits(const store::Layout& layout, const store::VolumeRecord& volume, const 
   if (key == "name") return filter_pattern(key, value).found_in(volume.name);
   if (key == "driver") return volume.driver == value;
   if (key == "scope") return value == "local";
-  if (key == "dangling") return used != to_bool(value).value_or(true);
+  if (key == "dangling") {
+    const auto wanted = to_bool(value);
+    if (!wanted) throw_usage("--filter: dangling must be true or false, not {}", kelp::quoted(value));
+    return used != *wanted;
+  }
   if (key == "since" || key == "after") {
     const auto other = store::find_volume(layout, value);
     if (!other) throw_usage("--filter {}: there is no volume {}", key, kelp::quoted(value));
     return volume.created > other->created;
   }
   if (key == "until") return volume.created < parse_moment(value, "--filter until");
-  const store::StringMap& map = key == "opt" ? volume.options : volume.labels;
+  if (key == "label") return label_fits(volume.labels, value);
+  if (key == "label!") return !label_fits(volume.labels, value);
   const size_t equals = value.find('=');
-  const auto found = map.find(value.substr(0, equals));
-  const bool has = found != map.end() && (equals == std::string::npos || found->second == value.substr(equals + 1));
-  return key == "label!" ? !has : has;
+  const auto found = volume.options.find(value.substr(0, equals));
+  return found != volume.options.end() && (equals == std::string::npos || found->second == value.substr(equals + 1));
 }
 
 }  // namespace
 
-bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume, const Strings& filters, bool used) {
+void check_volume_filters(const store::Layout& layout, const Strings& filters) {
   static constexpr const char* kKeys[] = {"name",  "driver", "scope", "dangling", "since",
                                           "after", "until",  "opt",   "label",    "label!"};
   for (const auto& filter : filters) {
@@ -75,14 +79,21 @@ bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume,
       throw_usage("--filter: unknown key {}; there are: {}", kelp::quoted(key),
                   join(Strings(std::begin(kKeys), std::end(kKeys)), ", "));
     }
+    fits(layout, {}, key, filter.substr(equals + 1), false);  // for what it says of the value
+  }
+}
+
+bool volume_fits(const store::Layout& layout, const store::VolumeRecord& volume, const Strings& filters, bool used) {
+  return std::all_of(filters.begin(), filters.end(), [&](const std::string& filter) {
+    const size_t equals = filter.find('=');
+    const std::string key = filter.substr(0, equals);
     const auto agrees = [&](const std::string& other) {
       return starts_with(other, key + "=") && fits(layout, volume, key, other.substr(equals + 1), used);
     };
     // Conditions on one key are alternatives, except for labels, where all must hold.
     const bool all = key == "label" || key == "label!";
-    if (all ? !agrees(filter) : std::none_of(filters.begin(), filters.end(), agrees)) return false;
-  }
-  return true;
+    return all ? agrees(filter) : std::any_of(filters.begin(), filters.end(), agrees);
+  });
 }
 
 namespace {
@@ -91,6 +102,7 @@ int list(Invocation& invocation, const ListCommand& values) {
   const auto& layout = invocation.context.layout;
   const auto containers = values.filters.empty() ? std::vector<store::ContainerRecord>{} : store::list(layout);
   Json rows = Json::array(), json = Json::array();
+  check_volume_filters(layout, values.filters);
   for (const auto& volume : store::list_volumes(layout)) {
     const bool used = !store::volume_users(containers, volume.name).empty();
     if (!volume_fits(layout, volume, values.filters, used)) continue;
@@ -168,6 +180,7 @@ int prune(Invocation& invocation, const PruneCommand& values) {
     return 0;
   }
   const auto containers = store::list(layout);
+  check_volume_filters(layout, values.filters);
   for (const auto& volume : store::list_volumes(layout)) {
     if (!store::volume_users(containers, volume.name).empty()) continue;
     if ((!values.all && !volume.anonymous) || !volume_fits(invocation.context.layout, volume, values.filters, false))

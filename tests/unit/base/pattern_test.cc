@@ -26,6 +26,13 @@ TEST_CASE("classes as Go spells them") {
   CHECK(Pattern("^a\\\\d$").found_in("a\\d"));
 }
 
+TEST_CASE("groups and flags as Go spells them") {
+  CHECK(Pattern("^web(?:1|2)$").found_in("web2"));
+  CHECK_FALSE(Pattern("^web(?:1|2)$").found_in("web3"));
+  CHECK(Pattern("(?i)WEB").found_in("web"));
+  CHECK_FALSE(Pattern("WEB").found_in("web"));
+}
+
 TEST_CASE("what is no pattern is refused") {
   for (const char* text : {"(", "[", "a{2", "*)"}) CHECK_THROWS_AS(Pattern{text}, kelp::Error);
 }
