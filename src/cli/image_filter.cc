@@ -9,12 +9,13 @@
 #include "base/text.h"
 #include "cli/container_select.h"
 #include "store/containers.h"
+#include "store/image_lists.h"
 
 namespace kelp::cli {
 namespace {
 
-constexpr const char* kKeys[] = {"after", "before", "containers", "dangling",  "digest", "id",   "intermediate",
-                                 "label", "label!", "readonly",   "reference", "since",  "until"};
+constexpr const char* kKeys[] = {"after", "before", "containers", "dangling", "digest",    "id",    "intermediate",
+                                 "label", "label!", "manifest",   "readonly", "reference", "since", "until"};
 
 std::set<std::string> used_by_containers(const store::Layout& layout) {
   std::set<std::string> ids;
@@ -34,13 +35,6 @@ std::set<std::string> intermediate(const store::Layout& layout) {
   for (const auto& image : images)
     if (image.names.empty() && !image.layers.empty() && below.count(image.chains().back()) > 0) ids.insert(image.id);
   return ids;
-}
-
-bool label_fits(const store::ImageRecord& image, const std::string& wanted) {
-  const size_t equals = wanted.find('=');
-  const auto found = image.config.labels.find(wanted.substr(0, equals));
-  if (found == image.config.labels.end()) return false;
-  return equals == std::string::npos || found->second == wanted.substr(equals + 1);
 }
 
 std::string_view without_tag(std::string_view name) {
@@ -91,12 +85,14 @@ ImageFilter::ImageFilter(Invocation& invocation, const Strings& conditions) {
     }
     if (condition.key == "after") condition.key = "since";
     const std::string& key = condition.key;
-    if (key == "dangling" || key == "containers" || key == "intermediate" || key == "readonly") {
+    if (key == "dangling" || key == "containers" || key == "intermediate" || key == "manifest" || key == "readonly") {
       const auto wanted = to_bool(condition.value);
       const bool external = key == "containers" && condition.value == "external";  // there are none of other tools
       if (!wanted && !external) throw_usage("--filter: {} must be true or false, not {}", key, quoted(condition.value));
       condition.wanted = wanted.value_or(true);
       if (key == "containers" && !external) condition.ids = used_by_containers(invocation.context.layout);
+      if (key == "manifest")
+        for (const auto& list : store::lists_as_images(invocation.context.layout)) condition.ids.insert(list.id);
       if (key == "intermediate") condition.ids = intermediate(invocation.context.layout);
     }
     if (condition.key == "before" || condition.key == "since") {
@@ -111,14 +107,14 @@ bool ImageFilter::matches(const Condition& condition, const store::ImageRecord& 
   const std::string& key = condition.key;
   const std::string& value = condition.value;
   if (key == "dangling") return image.names.empty() == condition.wanted;
-  if (key == "containers" || key == "intermediate" || key == "readonly")  // no store is read-only
+  if (key == "containers" || key == "intermediate" || key == "manifest" || key == "readonly")  // no store is read-only
     return (condition.ids.count(image.id) > 0) == condition.wanted;
   if (key == "id")
     return starts_with(image.id,
                        starts_with(value, "sha256:") ? std::string_view(value).substr(7) : std::string_view(value));
   if (key == "digest") return starts_with(image.digest, value);
-  if (key == "label") return label_fits(image, value);
-  if (key == "label!") return !label_fits(image, value);
+  if (key == "label") return label_fits(image.config.labels, value);
+  if (key == "label!") return !label_fits(image.config.labels, value);
   if (key == "reference") return image_name_fits(image, value);
   if (key == "since") return image_created(image) > condition.moment;
   return image_created(image) < condition.moment;  // before, until

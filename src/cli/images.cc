@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <set>
 
@@ -14,6 +15,7 @@
 #include "cli/image_tree.h"
 #include "cli/output.h"
 #include "store/containers.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 
 namespace kelp::cli {
@@ -160,6 +162,15 @@ std::string quiet_list(const std::vector<Line>& lines, const ImagesCommand& valu
   return out;
 }
 
+/// Indexes, which podman lists beside images.
+void add_lists(const store::Layout& layout, std::vector<store::ImageRecord>& images) {
+  std::vector<store::ImageRecord> lists = store::lists_as_images(layout);
+  if (lists.empty()) return;
+  images.insert(images.end(), std::make_move_iterator(lists.begin()), std::make_move_iterator(lists.end()));
+  std::stable_sort(images.begin(), images.end(),
+                   [](const auto& left, const auto& right) { return image_created(left) > image_created(right); });
+}
+
 int list_images(Invocation& invocation, const ImagesCommand& values) {
   if (invocation.arguments.size() == 1 && !values.filters.empty()) {
     throw_usage("a name and --filter exclude each other");
@@ -170,6 +181,7 @@ int list_images(Invocation& invocation, const ImagesCommand& values) {
       values.format.empty() && !values.tree &&
       std::none_of(values.filters.begin(), values.filters.end(), [](const auto& f) { return starts_with(f, "label"); });
   std::vector<store::ImageRecord> images = store::list_images(invocation.context.layout, brief);
+  if (!values.tree) add_lists(invocation.context.layout, images);
   std::erase_if(images, [&](const auto& image) { return !filter.matches(image); });
   const std::string wanted = invocation.arguments.empty() ? "" : invocation.arguments[0];
   if (values.format == "json") {

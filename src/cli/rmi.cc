@@ -76,6 +76,7 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
   Strings words = invocation.arguments;
   if (values.all) {
     for (const auto& image : store::list_images(layout)) words.push_back(image.id);
+    for (const auto& list : store::all_lists(layout)) words.push_back(list.digest);
   }
   std::string out;
   std::vector<Error> failures;
@@ -85,6 +86,11 @@ int rmi(Invocation& invocation, const RmiCommand& values) {
       if (!image) {
         if (const auto gone = store::remove_artifact(layout, word)) {
           for (const auto& name : *gone) out += fmt::format("Untagged: {}\n", name);
+          continue;
+        }
+        if (const auto gone = store::remove_list_name(layout, word)) {
+          for (const auto& name : gone->untagged) out += fmt::format("Untagged: {}\n", name);
+          if (!gone->deleted.empty()) out += fmt::format("Deleted: {}\n", gone->deleted);
           continue;
         }
       }

@@ -1,8 +1,12 @@
 #include "store/image_lists.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <chrono>
 
 #include "base/digest_name.h"
+#include "base/duration_size.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "spec/image_name.h"
@@ -14,6 +18,8 @@ namespace kelp::store {
 namespace {
 
 using Fits = bool (*)(const IndexEntry& entry);
+
+std::string hex_of(const std::string& digest) { return digest.substr(digest.find(':') + 1); }
 
 bool is_list(const IndexEntry& entry) { return entry.id.empty() && spec::is_index_type(entry.media_type); }
 /// Or an image that another tool has put there; its manifest tells.
@@ -57,6 +63,31 @@ std::optional<ImageList> artifact_in(const Layout& layout, const std::vector<Ind
   artifact.text = read_blob(layout, DigestName::require(digest), spec::kMaxDocumentBytes);
   if (!spec::is_artifact(spec::parse_manifest(artifact.text, "manifest " + digest))) return std::nullopt;
   return artifact;
+}
+
+/// The name that was meant, or with the last one all of it. Returns the names that are gone.
+std::vector<std::string> take_away(std::vector<IndexEntry>& entries, const ImageList& found, std::string_view name) {
+  for (const spec::ImageName& candidate : spec::local_candidates(name)) {
+    const std::string full = candidate.full();
+    if (found.names.size() < 2 || std::find(found.names.begin(), found.names.end(), full) == found.names.end())
+      continue;
+    take_name(entries, full);
+    return {full};
+  }
+  std::erase_if(entries, [&](const IndexEntry& entry) { return entry.manifest == found.digest; });
+  return found.names;
+}
+
+/// By a beginning of its id, as images are; "" = none, or several.
+std::string digest_by_id(const std::vector<IndexEntry>& entries, std::string_view id) {
+  std::string found;
+  if (id.size() < 3 || !is_id_prefix(id)) return found;
+  for (const IndexEntry& entry : entries) {
+    if (!is_list(entry) || entry.manifest == found || !starts_with(hex_of(entry.manifest), id)) continue;
+    if (!found.empty()) return "";
+    found = entry.manifest;
+  }
+  return found;
 }
 
 [[noreturn]] void throw_no_list(std::string_view name) {
@@ -111,6 +142,36 @@ ImageList remove_list(const Layout& layout, std::string_view name) {
   return removed;
 }
 
+std::optional<RemovedImage> remove_list_name(const Layout& layout, std::string_view name) {
+  std::optional<RemovedImage> removed;
+  edit_index(layout, [&](std::vector<IndexEntry>& entries) {
+    std::string digest = digest_of(entries, name, is_list);
+    if (digest.empty()) digest = digest_by_id(entries, name);
+    if (digest.empty()) return;
+    const ImageList list = assemble(entries, digest);
+    removed = RemovedImage{take_away(entries, list, name), ""};
+    if (removed->untagged.size() == list.names.size()) removed->deleted = hex_of(digest);
+  });
+  return removed;
+}
+
+std::vector<ImageRecord> lists_as_images(const Layout& layout) {
+  std::vector<ImageRecord> rows;
+  for (ImageList& list : all_lists(layout)) {
+    ImageRecord row;
+    row.id = hex_of(list.digest);
+    row.digest = list.digest;
+    row.names = std::move(list.names);
+    struct stat info {};
+    if (::stat(layout.blob(row.id).c_str(), &info) == 0) {
+      row.size = static_cast<std::uint64_t>(info.st_size);
+      row.created = format_rfc3339(std::chrono::system_clock::from_time_t(info.st_mtime));
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
 std::optional<ImageList> find_artifact(const Layout& layout, std::string_view name) {
   return artifact_in(layout, read_full_entries(layout), name);
 }
@@ -132,16 +193,7 @@ std::optional<std::vector<std::string>> remove_artifact(const Layout& layout, st
   edit_index(layout, [&](std::vector<IndexEntry>& entries) {
     const auto artifact = artifact_in(layout, entries, name);
     if (!artifact) return;
-    for (const spec::ImageName& candidate : spec::local_candidates(name)) {
-      const std::string full = candidate.full();
-      const auto& names = artifact->names;
-      if (names.size() < 2 || std::find(names.begin(), names.end(), full) == names.end()) continue;
-      take_name(entries, full);
-      gone = {full};
-      return;
-    }
-    gone = artifact->names;
-    std::erase_if(entries, [&](const IndexEntry& entry) { return entry.manifest == artifact->digest; });
+    gone = take_away(entries, *artifact, name);
   });
   return gone;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "spec/image_docs.h"
+#include "store/images.h"
 #include "store/layout.h"
 
 /// What has a name in index.json and is no image: indexes (`kelp manifest create`) and artifacts (a manifest of
@@ -38,6 +39,10 @@ void put_artifact(const Layout& layout, const std::string& name, const std::stri
 /// By name: the name goes, and the artifact with its last one. By digest: all of it. Returns the names taken away;
 /// nullopt: there is no such artifact.
 std::optional<std::vector<std::string>> remove_artifact(const Layout& layout, std::string_view name);
+/// The same of an index, which may be named by a beginning of its id, too; `deleted` is that id.
+std::optional<RemovedImage> remove_list_name(const Layout& layout, std::string_view name);
+/// As rows of a listing of images: id and digest are the document's, so is the size; it was made when it was written.
+std::vector<ImageRecord> lists_as_images(const Layout& layout);
 /// Takes an index away under all its names. throws as require_list
 ImageList remove_list(const Layout& layout, std::string_view name);
 
