@@ -15,6 +15,7 @@
 #include "engine/session.h"
 #include "engine/tar_writer.h"
 #include "engine/user_namespace.h"
+#include "engine/userns.h"
 #include "engine/users.h"
 #include "store/containers.h"
 #include "store/layers.h"
@@ -35,6 +36,7 @@ ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
   if (record.map_key == "single") return options;
   if (!request.archive) {
     options.keep_owners = true;
+    if (!request.from) options.outside = &wanted_maps(context);  // a file of the caller is root's inside
     return options;
   }
   const LayeredRoot root(root_directories(context, record, true));

@@ -373,8 +373,15 @@ class Receiver {
   }
 
   static constexpr std::uint32_t kNobody = UINT32_MAX;
+  static constexpr std::uint32_t kOverflowId = 65534;  ///< what the kernel shows of ids that are not mapped
   [[nodiscard]] std::pair<std::uint32_t, std::uint32_t> owner(const Header& header) const {
     if (options_.uid) return {*options_.uid, options_.gid.value_or(*options_.uid)};
+    if (options_.keep_owners && options_.outside != nullptr) {
+      std::uint32_t uid = kOverflowId, gid = kOverflowId;
+      sys::map_in(options_.outside->uids, header.uid, uid);
+      sys::map_in(options_.outside->gids, header.gid, gid);
+      return {uid, gid};
+    }
     if (options_.keep_owners) return {header.uid, header.gid};
     return {kNobody, kNobody};
   }

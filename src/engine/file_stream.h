@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "sys/idmap.h"
+
 namespace kelp::engine {
 
 /// A file tree as a stream between two processes of kelp that see different mounts and ids. Sender and receiver are the
@@ -24,6 +26,7 @@ void send_error(int out_fd, const std::string& text) noexcept;
 struct ReceiveOptions {
   std::optional<std::uint32_t> uid, gid;  ///< given to everything; nullopt: keep_owners decides
   bool keep_owners = false;               ///< else what is made belongs to the receiving process
+  const sys::IdMaps* outside = nullptr;   ///< keep_owners: the sender's ids are outside of these maps
   bool overwrite = false;                 ///< a directory may replace a file and the other way round
 };
 /// Puts the tree at `path` as cp does: into an existing directory, else under that name (whose parent must exist).

@@ -120,7 +120,12 @@ def test_a_link_in_a_volume_leads_nowhere_from_a_stopped_container(kelp, place):
 
 
 def test_owners_of_what_comes_from_the_host(kelp, place):
-    (place / "file").write_text("host\n")
-    kelp("create", "--name", "c", "--user", "5:6", *NONE, "busybox", "stat", "-c", "%u:%g", "/tmp/user")
-    kelp("cp", place / "file", "c:/tmp/user")
-    assert kelp("start", "-a", "c").lines == ["5:6"]
+    """To the container's user, or with --archive=false as the caller's user namespace has them: the caller is root."""
+    (place / "dir").mkdir()
+    (place / "dir/file").write_text("host\n")
+    show = ("stat", "-c", "%u:%g", "/tmp/user", "/tmp/user/file", "/tmp/kept", "/tmp/kept/file")
+    for name, options in (("c", ()), ("k", ("--userns", "keep-id:uid=5,gid=6"))):
+        kelp("create", "--name", name, "--user", "5:6", *options, *NONE, "busybox", *show)
+        kelp("cp", place / "dir", f"{name}:/tmp/user")
+        kelp("cp", "--archive=false", place / "dir", f"{name}:/tmp/kept")
+        assert kelp("start", "-a", name).lines == ["5:6", "5:6", "0:0", "0:0"]
