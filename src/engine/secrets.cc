@@ -12,7 +12,8 @@
 namespace kelp::engine {
 
 store::SecretRequest parse_secret_option(std::string_view text) {
-  const auto parts = split(text, ',');
+  auto parts = split(text, ',');
+  if (!parts.empty() && starts_with(parts.front(), "source=")) parts.front().erase(0, 7);
   if (parts.empty() || parts.front().empty()) throw_usage("--secret {}: the name is missing", kelp::quoted(text));
   store::SecretRequest request;
   request.name = parts.front();
