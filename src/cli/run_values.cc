@@ -110,7 +110,18 @@ Strings parse_health_command(std::string_view text) {
   if (text.empty()) throw_usage("--health-cmd: a command is missing");
   if (text == "none") return {"NONE"};
   auto words = json_words(text);
-  if (!words) return {"CMD-SHELL", std::string(text)};
+  if (!words) {
+    // As HEALTHCHECK of a Containerfile, and so docker's users, begin it.
+    const size_t space = text.find(' ');
+    const std::string first(text.substr(0, space)), rest(space == text.npos ? "" : trim(text.substr(space)));
+    if (first == "CMD" && !rest.empty()) {
+      words.emplace({first});
+      for (const std::string& word : split(rest, ' '))
+        if (!word.empty()) words->push_back(word);
+      return *words;
+    }
+    return {"CMD-SHELL", first == "CMD-SHELL" && !rest.empty() ? rest : std::string(text)};
+  }
   if (words->empty()) throw_usage("--health-cmd {}: the list is empty", kelp::quoted(text));
   if (words->front() != "CMD" && words->front() != "CMD-SHELL" && words->front() != "NONE") {
     words->insert(words->begin(), "CMD");

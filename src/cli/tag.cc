@@ -2,6 +2,7 @@
 #include "cli/command_actions.h"
 #include "engine/events.h"
 #include "spec/image_name.h"
+#include "store/image_lists.h"
 #include "store/images.h"
 
 namespace kelp::cli {
@@ -9,13 +10,23 @@ namespace kelp::cli {
 Action define_tag(OptionSet& options) {
   options.arguments("IMAGE NAME...", 2, -1, Complete::image);
   return [](Invocation& invocation) {
-    const auto image = store::require_image(invocation.context.layout, invocation.arguments[0]);
+    const store::Layout& layout = invocation.context.layout;
+    const std::string& known = invocation.arguments[0];
+    const auto list = store::find_image(layout, known) ? std::nullopt : store::find_list(layout, known);
+    store::ImageRecord image;
+    if (!list) image = store::require_image(layout, known);
     for (size_t i = 1; i < invocation.arguments.size(); ++i) {
       const auto name = spec::parse_local_name(invocation.arguments[i]);
       if (!name.digest.empty()) throw_usage("{}: a tag cannot hold a digest", invocation.arguments[i]);
       const std::string full = name.tagged().full();
-      store::tag_image(invocation.context.layout, image, full);
-      engine::emit_event(invocation.context, "image", "tag", image.id, full);
+      if (list) {
+        store::put_list(layout, full,
+                        {.media_type = list->media_type, .digest = list->digest, .size = list->text.size()});
+      } else {
+        store::tag_image(layout, image, full);
+      }
+      engine::emit_event(invocation.context, "image", "tag",
+                         list ? list->digest.substr(list->digest.find(':') + 1) : image.id, full);
     }
     return 0;
   };

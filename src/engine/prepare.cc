@@ -141,6 +141,14 @@ std::string init_program(const store::ContainerConfig& config) {
   return config.init_path;
 }
 
+/// --passwd-entry and --group-entry name what podman puts in for its names: "$UID" and the like.
+std::string filled(std::string line, std::initializer_list<std::pair<std::string_view, std::string>> values) {
+  for (const auto& [name, value] : values)
+    for (size_t at = line.find(name); at != std::string::npos; at = line.find(name, at + value.size()))
+      line.replace(at, name.size(), value);
+  return line;
+}
+
 /// passwd and group get a line for a user that the image does not know, so that `id`, `ssh` and shells work.
 void add_account_files(Context& context, const store::ContainerRecord& record, const LayeredRoot& root, StartPlan& plan,
                        SpecInput& input) {
@@ -155,27 +163,31 @@ void add_account_files(Context& context, const store::ContainerRecord& record, c
     text += line + "\n";
   };
   bool passwd_changed = false;
+  const std::string uid = std::to_string(input.user.uid), gid = std::to_string(input.user.gid);
+  const std::string user = keep_id ? context.host().user_name : uid, full = keep_id ? user : "container user";
   if (!input.user.in_passwd && input.user.uid != 0 && (keep_id || !passwd.empty()) && config.passwd_entries.empty()) {
-    const std::string name = keep_id ? context.host().user_name : std::to_string(input.user.uid);
     input.user.home = workdir.empty() ? "/" : workdir;
-    add_line(passwd, fmt::format("{}:*:{}:{}:{}:{}:/bin/sh", name, input.user.uid, input.user.gid,
-                                 keep_id ? name : "container user", input.user.home));
+    add_line(passwd, fmt::format("{}:*:{}:{}:{}:{}:/bin/sh", user, uid, gid, full, input.user.home));
     passwd_changed = true;
   }
   for (const std::string& line : config.passwd_entries) {
-    add_line(passwd, line);
+    add_line(passwd, filled(line, {{"$USERNAME", user},
+                                   {"$UID", uid},
+                                   {"$GID", gid},
+                                   {"$NAME", full},
+                                   {"$HOME", workdir.empty() ? "/" : workdir}}));
     passwd_changed = true;
   }
   bool group_changed = false;
+  const std::string of_group = keep_id ? user : gid;
+  const std::string member = keep_id ? user : !input.user.name.empty() ? input.user.name : uid;
   if (input.user.gid != 0 && (keep_id || !group.empty()) && config.group_entries.empty() &&
-      group.find(fmt::format(":{}:", input.user.gid)) == std::string::npos) {
-    const std::string name = keep_id ? context.host().user_name : std::to_string(input.user.gid);
-    const std::string member = !input.user.name.empty() ? input.user.name : std::to_string(input.user.uid);
-    add_line(group, fmt::format("{}:x:{}:{}", name, input.user.gid, keep_id ? name : member));
+      group.find(fmt::format(":{}:", gid)) == std::string::npos) {
+    add_line(group, fmt::format("{}:x:{}:{}", of_group, gid, member));
     group_changed = true;
   }
   for (const std::string& line : config.group_entries) {
-    add_line(group, line);
+    add_line(group, filled(line, {{"$GROUPNAME", of_group}, {"$GID", gid}, {"$USERLIST", member}}));
     group_changed = true;
   }
   if (passwd_changed) plan.files.push_back({"passwd", std::move(passwd)});

@@ -11,8 +11,8 @@ import pytest
 from harness import images, needs
 from harness.images import LayerTar
 from harness.waiting import until
-from test_crash import Tracer, seed, sweep  # noqa: F401
-from test_store_crash import check, held, sampled, small  # noqa: F401
+from test_crash import sweep
+from test_store_crash import ended, held, small, tracer, works  # noqa: F401
 
 PLAIN = "--tls-verify=false"
 NONE = ("--network", "none")
@@ -153,9 +153,8 @@ def test_blobs_of_an_index_stay(bare_kelp, place):
 
 
 @pytest.mark.slow
-def test_giving_up_killed_at_system_calls(kelp, held, place, seed, busybox_archive):
+def test_giving_up_killed_at_system_calls(kelp, held, place, busybox_archive):  # noqa: F811
     archives = (small().write_archive(place / "a.tar", "localhost/victim:1"), busybox_archive)
-    tracer = Tracer(kelp, place, "kelp-image")
 
     def blobs_again():
         keep_blobs(kelp, True)
@@ -166,14 +165,15 @@ def test_giving_up_killed_at_system_calls(kelp, held, place, seed, busybox_archi
         keep_blobs(kelp, False)
 
     def after(result):
-        check(kelp, held)
+        ended(held)
+        works(kelp)
         kelp("store", "gc")
         assert not any(path.exists() for path in layer_blobs(kelp, "victim:1"))
         blobs_again()
 
     blobs_again()
     assert all(path.exists() for name in ("busybox", "victim:1") for path in layer_blobs(kelp, name))
-    sweep(tracer, ("store", "gc"), after, sample=sampled(seed))
+    sweep(tracer(kelp, place, "kelp-image"), ("store", "gc"), after)
 
 
 def test_layers_of_images_long_unused_go_first(kelp, place):

@@ -36,6 +36,9 @@ TEST_CASE("entrypoint and health command") {
   CHECK(parse_entrypoint("[") == Strings{"["});
   CHECK(parse_health_command("none") == Strings{"NONE"});
   CHECK(parse_health_command("curl -f x") == Strings{"CMD-SHELL", "curl -f x"});
+  CHECK(parse_health_command("CMD-SHELL curl -f x || exit 1") == Strings{"CMD-SHELL", "curl -f x || exit 1"});
+  CHECK(parse_health_command("CMD curl  -f x") == Strings{"CMD", "curl", "-f", "x"});
+  CHECK(parse_health_command("CMD-SHELL") == Strings{"CMD-SHELL", "CMD-SHELL"});
   CHECK(parse_health_command("[\"curl\", \"x\"]") == Strings{"CMD", "curl", "x"});
   CHECK(parse_health_command("[\"CMD\", \"curl\"]") == Strings{"CMD", "curl"});
   CHECK_THROWS_AS(parse_health_command(""), UsageError);
