@@ -92,8 +92,8 @@ def test_lines_for_the_account_files(kelp):
               "--user", "1234:1234", "busybox", "sh", "-c", "id -un; id -gn; grep -c '^me:' /etc/passwd").lines
     assert out == ["me", "us", "1"]
     out = run(kelp, "--passwd-entry", "$USERNAME:*:$UID:$GID:$NAME $UID:$HOME:/bin/sh", "--group-entry", "$GROUPNAME:x:$GID:$USERLIST",
-              "--user", "1234:1235", "-w", "/srv/x", "busybox", "tail", "-qn", "1", "/etc/passwd", "/etc/group").lines
-    assert out == ["1234:*:1234:1235:container user 1234:/srv/x:/bin/sh", "1235:x:1235:1234"]
+              "--user", "1234:1235", "-w", "/tmp", "busybox", "tail", "-qn", "1", "/etc/passwd", "/etc/group").lines
+    assert out == ["1234:*:1234:1235:container user 1234:/tmp:/bin/sh", "1235:x:1235:1234"]
 
 
 def test_files_that_are_left_to_the_image(kelp):

@@ -430,6 +430,16 @@ def attested_index(place):
     return layout, blobs
 
 
+def test_an_index_may_have_several_names(bare_kelp):
+    bare_kelp("manifest", "create", "one")
+    bare_kelp("tag", "one", "two", "example.com/three:3")
+    text = bare_kelp("manifest", "inspect", "one").out
+    assert bare_kelp("manifest", "inspect", "two").out == bare_kelp("manifest", "inspect", "example.com/three:3").out == text
+    assert bare_kelp("rmi", "one").text == "Untagged: localhost/one:latest"
+    assert bare_kelp("manifest", "inspect", "two").out == text
+    bare_kelp.fails("tag", "one", "four", says="image not known")
+
+
 @pytest.mark.parametrize("convert", [(), ("--compression-format", "zstd", "--force-compression")], ids=["kept", "packed-again"])
 def test_an_index_with_artifacts_keeps_them_without_loss(bare_kelp, registry, place, convert):
     layout, blobs = attested_index(place)
