@@ -157,6 +157,9 @@ std::optional<RemovedImage> remove_list_name(const Layout& layout, std::string_v
 
 std::vector<ImageRecord> lists_as_images(const Layout& layout) {
   std::vector<ImageRecord> rows;
+  // The plain copy says whether there is one at all; a listing of images should not have to read JSON.
+  const std::vector<IndexEntry> brief = read_entries(layout);
+  if (std::none_of(brief.begin(), brief.end(), [](const IndexEntry& entry) { return entry.id.empty(); })) return rows;
   for (ImageList& list : all_lists(layout)) {
     ImageRecord row;
     row.id = hex_of(list.digest);
