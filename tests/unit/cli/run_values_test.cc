@@ -45,6 +45,7 @@ TEST_CASE("entrypoint and health command") {
   CHECK(parse_health_duration("disable", "--health-interval").count() == 0);
   CHECK(parse_health_duration("5s", "--health-timeout") == std::chrono::seconds(5));
   CHECK_THROWS_AS(parse_health_duration("x", "--health-timeout"), UsageError);
+  CHECK_THROWS_AS(parse_health_duration("0s", "--health-timeout"), UsageError);
 }
 
 TEST_CASE("restart policy") {
