@@ -133,7 +133,7 @@ std::chrono::nanoseconds parse_health_duration(std::string_view text, std::strin
   if (text == "disable" && what == "--health-interval") return std::chrono::nanoseconds(0);
   const auto value = parse_duration(text, what, std::chrono::seconds(1));
   if (value < std::chrono::nanoseconds(0)) throw_usage("{} {}: must not be negative", what, kelp::quoted(text));
-  if (value.count() == 0 && what == "--health-timeout") throw_usage("{} {}: must be more than nothing", what, text);
+  if (value.count() == 0 && what == "--health-timeout") throw_usage("{} {}: must be greater than 0", what, text);
   return value;
 }
 

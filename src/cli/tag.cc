@@ -1,3 +1,4 @@
+#include "base/digest_name.h"
 #include "base/error.h"
 #include "cli/command_actions.h"
 #include "engine/events.h"
@@ -12,9 +13,9 @@ Action define_tag(OptionSet& options) {
   return [](Invocation& invocation) {
     const store::Layout& layout = invocation.context.layout;
     const std::string& known = invocation.arguments[0];
-    const auto list = store::find_image(layout, known) ? std::nullopt : store::find_list(layout, known);
-    store::ImageRecord image;
-    if (!list) image = store::require_image(layout, known);
+    auto image = store::find_image(layout, known);
+    const auto list = image ? std::nullopt : store::find_list(layout, known);
+    if (!image && !list) image = store::require_image(layout, known);  // for what it says
     for (size_t i = 1; i < invocation.arguments.size(); ++i) {
       const auto name = spec::parse_local_name(invocation.arguments[i]);
       if (!name.digest.empty()) throw_usage("{}: a tag cannot hold a digest", invocation.arguments[i]);
@@ -23,10 +24,10 @@ Action define_tag(OptionSet& options) {
         store::put_list(layout, full,
                         {.media_type = list->media_type, .digest = list->digest, .size = list->text.size()});
       } else {
-        store::tag_image(layout, image, full);
+        store::tag_image(layout, *image, full);
       }
       engine::emit_event(invocation.context, "image", "tag",
-                         list ? list->digest.substr(list->digest.find(':') + 1) : image.id, full);
+                         list ? std::string(DigestName::require(list->digest).hex()) : image->id, full);
     }
     return 0;
   };

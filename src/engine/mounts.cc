@@ -31,10 +31,6 @@ namespace {
 using store::MountRequest;
 using store::Strings;
 
-bool has_option(const MountRequest& request, std::string_view option) {
-  return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
-}
-
 std::string working_directory() {
   char* here = ::getcwd(nullptr, 0);
   if (here == nullptr) throw_errno("find the current directory");
@@ -159,6 +155,10 @@ void mount_overlays(const std::vector<SessionOverlay>& overlays) {
     }
     sys::move_mount(sys::overlay(plan), target.get());
   }
+}
+
+bool has_option(const MountRequest& request, std::string_view option) {
+  return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
 }
 
 void bind_subpaths(const std::vector<Subpath>& subpaths) {

@@ -78,6 +78,8 @@ store::Strings create_missing_volumes(Context& context, const store::ContainerRe
 /// directory".
 MountPlan plan_mounts(Context& context, const store::ContainerRecord& record);
 
+/// Whether the word stands among a request's options, as it is.
+bool has_option(const store::MountRequest& request, std::string_view option);
 /// What subpath= says, "/a/b"; "" = all of the source.
 std::string subpath_of(const store::MountRequest& request);
 /// One request to one spec mount; pure. volume_data: _data path of the volume, for type volume.

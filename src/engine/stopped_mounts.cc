@@ -22,10 +22,6 @@ namespace {
 
 using store::MountRequest;
 
-bool has_option(const MountRequest& request, std::string_view option) {
-  return std::find(request.options.begin(), request.options.end(), option) != request.options.end();
-}
-
 /// Invalid: nowhere on the host (a tmpfs, or gone).
 Fd open_source(const MountRequest& request, const std::optional<store::VolumeRecord>& volume) {
   std::string path = request.source;

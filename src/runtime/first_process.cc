@@ -150,7 +150,7 @@ sys::Child start_first_process(const NamespacePlan& plan, const FirstProcessOpti
     if (!plan.staged) return direct(clone);
     helper = helped(clone, false);
   } catch (const SysError& error) {
-    if (error.code() != EACCES || clone.cgroup_fd < 0 || !options.enter_group) throw;
+    if (error.code() != EACCES || clone.cgroup_fd < 0) throw;
     clone.cgroup_fd = -1;
     helper = helped(clone, true);
   }

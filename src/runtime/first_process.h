@@ -14,7 +14,7 @@ struct FirstProcessOptions {
   int cgroup_fd = -1;    ///< borrowed
   bool sibling = false;  ///< child of our parent, not ours: so that its parent-death signal means the monitor
   std::optional<int> oom_score_adj;  ///< of a hidden process, who cannot write it itself
-  /// Has a process moved into the group where the kernel refuses a clone into it (EACCES); none = the refusal stands.
+  /// Has a process moved into the group where the kernel refuses a clone into it (EACCES); needed with cgroup_fd.
   std::function<void(pid_t)> enter_group;
 };
 

@@ -16,6 +16,8 @@
 ///
 ///     kelp-oci (ParentLink)                        first process (ChildLink)
 ///       │  clone3                                    │
+///       │ ◄─────────── enter_group ───────────────── │   only from a helper that could not be cloned into the cgroup
+///       │ ─────────── go ──────────────────────────► │
 ///       │ ◄─────────── staged: pid, pidfd ────────── │   only from the joining helper process
 ///       │ ◄─────────── map_ids ───────────────────── │   only with a new user namespace
 ///       │ ─────────── go ──────────────────────────► │
