@@ -64,12 +64,9 @@ int prune(Invocation& invocation, const PruneCommand& values) {
   choice.filters = values.filters;
   ContainerSelection selection(invocation, choice, "");
   engine::RemoveOptions removal;
-  removal.volumes = false;
+  removal.at_rest_only = true;
   return selection.for_each([&](const Chosen& chosen) {
-    const auto status = store::status(invocation.context.layout, chosen.record).status;
-    if (!store::is_at_rest(status)) return;
-    engine::remove_container(invocation.context, chosen.record, removal);
-    print_line(chosen.record.id);
+    if (engine::remove_container(invocation.context, chosen.record, removal)) print_line(chosen.record.id);
   });
 }
 

@@ -75,7 +75,7 @@ void remove_image_of(Invocation& invocation, const store::ContainerRecord& recor
   engine::sweep_trash(invocation.context);
 }
 
-store::ContainerRecord create(Invocation& invocation, RunOptions& values, const OptionSet& options) {
+engine::NewContainer create(Invocation& invocation, RunOptions& values, const OptionSet& options) {
   apply_hardened(values, options);
   const std::string image = finish_run_options(values, invocation.arguments, invocation.command_line);
   remove_namesake(invocation, values);
@@ -131,8 +131,8 @@ Started create_and_start(Invocation& invocation, RunCommand& values, const Optio
   std::string words;
   if (values.hardened) start.last_words = &words;
   try {
-    auto record = create(invocation, values, options);
-    const auto result = engine::start_container(invocation.context, record, start);
+    auto [record, lock] = create(invocation, values, options);
+    const auto result = engine::start_container(invocation.context, record, start, std::move(lock));
     if (values.hardened && result.exit_code != 0) tell_hardened(record, words);
     return {std::move(record), result};
   } catch (Error& error) {
@@ -163,7 +163,7 @@ int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
 }
 
 int create_only(Invocation& invocation, RunOptions& values, const OptionSet& options) {
-  const auto record = create(invocation, values, options);
+  const auto record = create(invocation, values, options).record;
   print_line(record.id);
   return 0;
 }

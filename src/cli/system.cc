@@ -61,10 +61,12 @@ Strings prune_containers(Invocation& invocation, const Strings& filters, std::ui
     if (!filter.matches(record, status)) continue;
     try {
       const auto size = engine::container_size(invocation.context, record).writable;
-      engine::remove_container(invocation.context, record, {});
+      engine::RemoveOptions removal;
+      removal.at_rest_only = true;
+      if (!engine::remove_container(invocation.context, record, removal)) continue;
       bytes += size;
       gone.push_back(record.id);
-    } catch (const Error& error) {  // others depend on it, or somebody started it
+    } catch (const Error& error) {  // others depend on it
       log::warn("{}", error.message());
     }
   }

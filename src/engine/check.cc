@@ -95,7 +95,8 @@ void remove_broken_container(Context& context, const std::string& id) {
     if (const auto record = store::find(context.layout, id)) {
       RemoveOptions options;
       options.force = options.depend = true;
-      return remove_container(context, *record, options);
+      remove_container(context, *record, options);
+      return;
     }
   } catch (const Error& error) {
     log::debug("{}", error.message());

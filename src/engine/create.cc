@@ -28,7 +28,6 @@
 #include "store/images.h"
 #include "store/layers.h"
 #include "sys/capability.h"
-#include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/signals.h"
 
@@ -182,8 +181,8 @@ void check_config(const store::ContainerConfig& config) {
     throw_usage("--image-volume {}: anonymous, tmpfs and ignore are possible", quoted(config.image_volume));
 }
 
-store::ContainerRecord create_container(Context& context, const store::ContainerConfig& config,
-                                        const std::string& image, const PullOptions& pull, const ProgressFn& progress) {
+NewContainer create_container(Context& context, const store::ContainerConfig& config, const std::string& image,
+                              const PullOptions& pull, const ProgressFn& progress) {
   store::ContainerRecord record;
   record.config = config;
   record.name = config.name;
@@ -239,11 +238,12 @@ store::ContainerRecord create_container(Context& context, const store::Container
     undo.add([&config] { ::unlink(config.cidfile.c_str()); });
   }
   copy_secrets(context, draft.record().config, draft.directory());
+  sys::FileLock lock = draft.lock();
   store::ContainerRecord made = draft.publish();
   undo.commit();
   emit_event(context, made, "create");
   log::debug("created container {} ({})", made.name, made.id);
-  return made;
+  return {std::move(made), std::move(lock)};
 }
 
 void rename_container(Context& context, const store::ContainerRecord& record, const std::string& new_name) {

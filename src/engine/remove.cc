@@ -69,6 +69,11 @@ void stop_first(Context& context, const ContainerRecord& record, const RemoveOpt
   stop_container(context, record, options.time_given ? std::optional(options.timeout) : std::nullopt);
 }
 
+/// Not even prune's first look at a container is the last word on it: somebody may be starting it.
+bool is_busy(Context& context, const ContainerRecord& record) {
+  return !store::is_at_rest(store::status(context.layout, record).status);
+}
+
 /// The monitor lets go of the lock with its end; whoever else has it (cp, a start) is done soon.
 std::optional<sys::FileLock> lock_container(Context& context, const ContainerRecord& record,
                                             const RemoveOptions& options) {
@@ -76,6 +81,7 @@ std::optional<sys::FileLock> lock_container(Context& context, const ContainerRec
   const std::string path = store::container_lock(context.layout, record.id);
   for (int waited = 0; waited < 10'000; waited += 5) {
     if (auto lock = sys::FileLock::try_exclusive(path)) return lock;
+    if (options.at_rest_only && is_busy(context, record)) return std::nullopt;
     if (!store::find(context.layout, record.id)) return std::nullopt;  // removed meanwhile
     if (waited == kLostAfter) {
       recover_run_directory(context.layout);
@@ -83,6 +89,7 @@ std::optional<sys::FileLock> lock_container(Context& context, const ContainerRec
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
+  if (options.at_rest_only) return std::nullopt;
   throw_error("container {} is in use by another command", record.name);
 }
 
@@ -122,7 +129,7 @@ void sweep_run_directories(Context& context) {
 
 }  // namespace
 
-void remove_container(Context& context, const ContainerRecord& record, const RemoveOptions& options) {
+bool remove_container(Context& context, const ContainerRecord& record, const RemoveOptions& options) {
   for (const ContainerRecord& other : dependents(context, record)) {
     if (!options.depend)
       throw_usage(
@@ -133,12 +140,15 @@ void remove_container(Context& context, const ContainerRecord& record, const Rem
     deeper.force = true;
     remove_container(context, other, deeper);
   }
+  if (options.at_rest_only && is_busy(context, record)) return false;
   stop_first(context, record, options);
   auto lock = lock_container(context, record, options);
+  bool removed = false;
   if (lock) {
     if (runs(context, record)) throw_error("container {} was started again meanwhile", record.name);
     clear_remains(context, record.id);
-    if (store::move_to_trash(context.layout, record)) {
+    removed = store::move_to_trash(context.layout, record);
+    if (removed) {
       emit_event(context, record, "remove");
       if (options.volumes || record.config.remove) remove_anonymous(context, record);
     }
@@ -147,6 +157,7 @@ void remove_container(Context& context, const ContainerRecord& record, const Rem
   }
   sweep_trash(context);
   sweep_run_directories(context);
+  return removed;
 }
 
 void remove_volume(Context& context, const store::VolumeRecord& volume, bool force, unsigned timeout) {

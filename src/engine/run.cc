@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -35,7 +34,6 @@
 #include "monitor/protocol.h"
 #include "store/containers.h"
 #include "store/health_record.h"
-#include "sys/lock.h"
 #include "sys/procfs.h"
 #include "sys/safe_path.h"
 #include "sys/signals.h"
@@ -203,11 +201,12 @@ StartResult open_gate(Context& context, const store::ContainerRecord& record, co
 
 }  // namespace
 
-StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options) {
+StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options,
+                            std::optional<sys::FileLock> held) {
   const FollowOptions streams = follow_options(record, options);
   parse_detach_keys(streams.detach_keys);
   start_required(context, record);
-  if (!options.init_only && store::status(context.layout, record).status == store::Status::initialized)
+  if (!held && !options.init_only && store::status(context.layout, record).status == store::Status::initialized)
     return open_gate(context, record, streams, options);
   // From here on a signal waits until there is a container that it can be passed on to.
   std::optional<sys::SignalMask> mask;
@@ -217,9 +216,9 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
     signals.emplace(followed_signals());
   }
 
-  // First of all, and before the container's lock, which its child must not share.
-  UpcomingUserns upcoming(context);
-  auto lock = lock_stopped(context, record);  // 1. nobody else starts it
+  // First of all: its child maps ids while everything else is prepared.
+  UpcomingUserns upcoming(context, held ? held->fd() : -1);
+  auto lock = held ? std::move(*held) : lock_stopped(context, record);  // 1. nobody else starts it
   auto [link, far_link] = make_link();
   bool monitored = false;
   Group group;  // removed again unless a monitor has taken it over

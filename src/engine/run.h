@@ -1,9 +1,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "store/container_record.h"
+#include "sys/lock.h"
 
 namespace kelp::engine {
 
@@ -37,9 +39,11 @@ struct StartResult {
 
 /// Starts a created, initialized or exited container: session, monitor, runtime, network, and streams.
 ///
+/// held    its lock, where the caller has had it since it made the container
 /// throws  Error with exit code 126 / 127 when the command cannot be executed / was not found, 125 otherwise; nothing
 /// of
 ///         the attempt is left then except the record itself (and not even that with --rm)
-StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options);
+StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options,
+                            std::optional<sys::FileLock> held = std::nullopt);
 
 }  // namespace kelp::engine

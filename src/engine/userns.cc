@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <initializer_list>
 #include <memory>
 
 #include <fmt/core.h>
@@ -126,8 +127,8 @@ std::optional<Fd> find_by_monitors(Context& context) {
 }
 
 /// A child in a new user namespace with the wanted maps; it waits for `go`, a byte on the pipe, and ends on its close.
-sys::Child make_userns(Context& context, const UsernsClone& options, const std::function<int()>& body, int lock_fd,
-                       Fd& go) {
+sys::Child make_userns(Context& context, const UsernsClone& options, const std::function<int()>& body,
+                       std::initializer_list<int> locks, Fd& go) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
   Fd wait_end(ends[0]);
@@ -138,8 +139,9 @@ sys::Child make_userns(Context& context, const UsernsClone& options, const std::
     return sys::clone_child(
         CLONE_NEWUSER | options.flags,
         [&]() -> int {
-          // Ours as well: the lock would live as long as this child, and the pipe would never end.
-          if (lock_fd >= 0) ::close(lock_fd);
+          // Ours as well: the locks would live as long as this child, and the pipe would never end.
+          for (const int lock : locks)
+            if (lock >= 0) ::close(lock);
           go.reset();
           char byte = 0;
           ssize_t count = 0;
@@ -200,7 +202,7 @@ sys::Child clone_in_userns(Context& context, const UsernsClone& options, const s
     }
   }
   Fd go;
-  sys::Child child = make_userns(context, options, body, lock ? lock->fd() : -1, go);
+  sys::Child child = make_userns(context, options, body, {lock ? lock->fd() : -1}, go);
   step("map ids", [&] { sys::write_id_maps(child.pid, wanted_maps(context)); });
   if (options.publish) publish(context, {child.pid, sys::start_time(child.pid)});
   if (::write(go.get(), "g", 1) != 1) throw_errno("start the first process of the user namespace");
@@ -215,14 +217,14 @@ struct UpcomingUserns::Making {
   Fd userns;
 };
 
-UpcomingUserns::UpcomingUserns(Context& context) : context_(context) {
+UpcomingUserns::UpcomingUserns(Context& context, int held_lock) : context_(context) {
   if (find_userns(context)) return;
   try {
     auto making = std::make_unique<Making>();
     making->lock = sys::FileLock::try_exclusive(context.layout.run + "/userns.lock");
     if (!making->lock || find_userns(context)) return;
     making->holder = make_userns(
-        context, {}, [] { return 0; }, making->lock->fd(), making->go);
+        context, {}, [] { return 0; }, {making->lock->fd(), held_lock}, making->go);
     making->helpers.emplace(making->holder.pid, wanted_maps(context));
     making_ = std::move(making);
   } catch (const Error& error) {

@@ -46,7 +46,8 @@ sys::Child clone_in_userns(Context& context, const UsernsClone& options, const s
 /// clone_in_userns(), which then says why.
 class UpcomingUserns {
  public:
-  explicit UpcomingUserns(Context& context);
+  /// held_lock  the descriptor of a lock that the waiting child must not share; -1 = none
+  explicit UpcomingUserns(Context& context, int held_lock = -1);
   ~UpcomingUserns();
   UpcomingUserns(const UpcomingUserns&) = delete;
   UpcomingUserns& operator=(const UpcomingUserns&) = delete;

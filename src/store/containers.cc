@@ -17,7 +17,6 @@
 #include "base/text.h"
 #include "store/record_json.h"
 #include "sys/directory.h"
-#include "sys/lock.h"
 #include "sys/safe_path.h"
 #include "sys/xattr_tree.h"
 
@@ -140,11 +139,14 @@ ContainerDraft::~ContainerDraft() {
   if (!live_) return;
   try {
     if (!record_.name.empty()) release_name(layout_, record_.name, record_.id);
+    ::unlink(container_lock(layout_, record_.id).c_str());
     sys::remove_tree(directory_);
   } catch (const Error& error) {
     log::debug("clean up {}: {}", directory_, error.what());
   }
 }
+
+sys::FileLock ContainerDraft::lock() { return sys::FileLock::exclusive(container_lock(layout_, record_.id)); }
 
 ContainerRecord ContainerDraft::publish() {
   if (!record_.config.remove) {  // a container that is removed at its end needs not outlive a power cut
@@ -322,6 +324,7 @@ Strings sweep(const Layout& layout) {
       log::debug("draft {}: {}", id, error.what());
     }
     try {
+      ::unlink(container_lock(layout, id).c_str());
       sys::remove_tree(path);
     } catch (const Error& error) {
       log::debug("draft {}: {}", id, error.what());

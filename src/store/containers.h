@@ -8,6 +8,7 @@
 #include "base/owned.h"
 #include "store/container_record.h"
 #include "store/layout.h"
+#include "sys/lock.h"
 
 /// Containers on disk: a directory each below containers/, published by rename, and a symlink per name below names/.
 /// The symlink is the reservation of the name (symlink(2) fails when it exists). Reading takes no lock.
@@ -30,6 +31,9 @@ class ContainerDraft {
 
   [[nodiscard]] const ContainerRecord& record() const noexcept { return record_; }
   [[nodiscard]] const std::string& directory() const noexcept { return directory_; }
+  /// Takes the container's lock before anybody can see the container: whoever starts it at once keeps it, so that no
+  /// prune finds it at rest in between.
+  sys::FileLock lock();
   /// Renames the draft to containers/<id>, its record made durable first unless the container goes with its end.
   ContainerRecord publish();
 

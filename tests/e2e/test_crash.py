@@ -40,16 +40,20 @@ class Tracer:
         self.env = {"KELP_LIBEXEC": str(self.dir), "PATH": f"{self.dir}:{kelp.env['PATH']}"}
         self.kelp = kelp
 
+    def at(self, number):
+        """The path of a script that is the program, with something to happen at its system call of that number."""
+        self.log.unlink(missing_ok=True)
+        self.script.unlink(missing_ok=True)
+        self.script.write_text(f'#!/bin/sh\nexec {programs.payload("kill_at")} {self.log} {number} {self.real} "$@"\n')
+        self.script.chmod(0o755)
+        return str(self.script)
+
     def run(self, *args, kill_at=0, victim=None, timeout=60):
         """The command, its program (or another process) killed as it enters its system call number kill_at (from 1; 0:
         never)."""
-        self.log.unlink(missing_ok=True)
-        self.script.unlink(missing_ok=True)
-        self.script.write_text(f'#!/bin/sh\nexec {programs.payload("kill_at")} {self.log} {kill_at} {self.real} "$@"\n')
-        self.script.chmod(0o755)
-        path = self.kelp.path
+        script, path = self.at(kill_at), self.kelp.path
         if self.program == "kelp":
-            self.kelp.path = str(self.script)
+            self.kelp.path = script
         try:
             return self.kelp(*args, code=None, timeout=timeout,
                              env=self.env | ({"KILL_AT_VICTIM": str(victim)} if victim else {})

@@ -1,6 +1,7 @@
 """Commands that bring images, use them and take them away, all at the same time on one store: each ends well or says the
 one thing that is right, whoever gets an image gets all of it, and in the end nothing is left."""
 
+import os
 import random
 import re
 import threading
@@ -11,7 +12,7 @@ import pytest
 from harness import images
 from harness.images import Image, LayerTar
 from harness.waiting import until
-from test_crash import seed  # noqa: F401
+from test_crash import Tracer, seed  # noqa: F401
 
 PLAIN = "--tls-verify=false"
 NONE = ("--network", "none")
@@ -92,6 +93,36 @@ class Store:
             ], [6, 8, 4, 2, 4, 4, 1, 2, 2, 1, 2, 1, 1, 2])[0]()
             if chance.random() < 0.3:
                 self.give("rm", "-f", "--ignore", f"c{number}")
+
+
+@pytest.mark.parametrize("prune", [("container", "prune", "-f"), ("system", "prune", "-f")], ids="-".join)
+def test_prune_leaves_a_container_that_is_being_started(kelp, place, prune):
+    """`run` stands still in front of each system call that can leave something while prune looks for containers at rest:
+    the one that was made a moment ago is none."""
+    kelp("run", "-d", "--name", "holder", *NONE, "busybox", "sleep", "1000")
+    tracer, command = Tracer(kelp, place, "kelp", traces_only=True), ("run", "--rm", *NONE, "busybox", "echo", "fine")
+    fifo, created = place / "fifo", 0
+    for number in range(1, tracer.calls(*command) + 1):
+        os.mkfifo(fifo)
+        runs = kelp.start(*command, path=tracer.at(number),
+                          env={**tracer.env, "KILL_AT_TRACES": "1", "KILL_AT_HOLD": str(fifo)})
+        holding = None
+        while holding is None and runs.poll() is None:
+            try:
+                holding = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # it is not there yet
+                time.sleep(0.002)
+        created += "created" in kelp("ps", "-a", "--format", "{{.State}}").lines
+        prunes = kelp.start(*prune)
+        time.sleep(0.05)  # long enough for a wrong removal; whether it waits or has ended makes no difference
+        if holding is not None:
+            os.close(holding)
+        fifo.unlink()
+        assert prunes.wait(60) == 0, prunes.stderr.read()
+        out, err = runs.communicate(timeout=60)
+        assert (runs.returncode, out, err) == (0, b"fine\n", b""), f"held at call {number}"
+        assert prunes.stderr.read() == b""
+    assert created >= 3, "prune never met a container between its making and its start"
 
 
 @pytest.mark.slow

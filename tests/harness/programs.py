@@ -128,9 +128,9 @@ class Kelp:
             assert any(re.search(hint, line) for line in lines if line.startswith("hint:")), f"no such hint:\n{result}"
         return result
 
-    def start(self, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None, **more):
-        """Starts a command and returns its Popen; ended with the test."""
-        child = subprocess.Popen(self.argv(*args), stdin=stdin, stdout=stdout, stderr=stderr,
+    def start(self, *args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=None, path=None, **more):
+        """Starts a command and returns its Popen; ended with the test. path: of what takes kelp's place."""
+        child = subprocess.Popen([path or self.path, *map(str, args)], stdin=stdin, stdout=stdout, stderr=stderr,
                                  env={**self.env, **(env or {})}, cwd=self.dir, **more)
         self.children.append(child)
         return child
