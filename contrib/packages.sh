@@ -19,7 +19,7 @@ package_manager() {
 packages_of() {
   case "$1:$2" in
     apt-get:build) echo g++ meson ninja-build pkg-config python3 libfmt-dev nlohmann-json3-dev doctest-dev \
-      libtomlplusplus-dev libseccomp-dev libcurl4-openssl-dev libssl-dev libarchive-dev libzstd-dev zlib1g-dev libisal-dev ;;
+      libtomlplusplus-dev libseccomp-dev libcurl4-openssl-dev libssl-dev libarchive-dev liblzma-dev libzstd-dev zlib1g-dev libisal-dev ;;
     apt-get:run) echo uidmap slirp4netns ca-certificates ;;
     apt-get:test) echo zsh fish clang libclang-rt-dev clang-format ccache shellcheck python3-pytest python3-pytest-xdist busybox-static \
       docker-registry skopeo buildah containerd apache2-utils openssl curl zstd mmdebstrap fuse-overlayfs btrfs-progs xfsprogs crun runc podman iproute2 procps git \
@@ -31,26 +31,26 @@ packages_of() {
 
     dnf:build) echo gcc-c++ libstdc++-static glibc-static meson ninja-build pkgconf-pkg-config python3 fmt-devel json-devel \
       doctest-devel tomlplusplus-devel libseccomp-devel libseccomp-static libcurl-devel openssl-devel \
-      libarchive-devel libzstd-devel zlib-devel isa-l-devel ;;
+      libarchive-devel xz-devel libzstd-devel zlib-devel isa-l-devel ;;
     dnf:run) echo shadow-utils slirp4netns ca-certificates ;;
     dnf:test) echo zsh fish clang compiler-rt clang-tools-extra ccache ShellCheck python3-pytest python3-pytest-xdist busybox skopeo \
       httpd-tools openssl curl zstd fuse-overlayfs crun runc iproute procps-ng git ;;
 
     pacman:build) echo gcc meson ninja pkgconf python fmt nlohmann-json doctest tomlplusplus libseccomp curl openssl \
-      libarchive zstd zlib isa-l ;;
+      libarchive xz zstd zlib isa-l ;;
     pacman:run) echo shadow slirp4netns ca-certificates ;;
     pacman:test) echo zsh fish clang compiler-rt ccache shellcheck python-pytest python-pytest-xdist busybox skopeo apache openssl fuse-overlayfs \
       crun runc iproute2 procps-ng git ;;
 
     zypper:build) echo gcc-c++ glibc-devel-static meson ninja pkgconf python3 fmt-devel nlohmann_json-devel \
-      doctest-devel tomlplusplus-devel libseccomp-devel libcurl-devel libopenssl-devel libarchive-devel libzstd-devel \
+      doctest-devel tomlplusplus-devel libseccomp-devel libcurl-devel libopenssl-devel libarchive-devel xz-devel libzstd-devel \
       zlib-devel ;;
     zypper:run) echo shadow slirp4netns ca-certificates ;;
     zypper:test) echo zsh fish clang ccache ShellCheck python3-pytest python3-pytest-xdist busybox-static skopeo apache2-utils \
       openssl curl zstd fuse-overlayfs crun runc iproute2 procps git ;;
 
     apk:build) echo g++ meson ninja pkgconf python3 fmt-dev nlohmann-json doctest-dev tomlplusplus-dev \
-      libseccomp-dev libseccomp-static curl-dev openssl-dev libarchive-dev zstd-dev zlib-dev linux-headers bash ;;
+      libseccomp-dev libseccomp-static curl-dev openssl-dev libarchive-dev xz-dev zstd-dev zlib-dev linux-headers bash ;;
     apk:run) echo shadow-subids shadow-uidmap slirp4netns ca-certificates ;;
     apk:test) echo zsh fish clang compiler-rt clang-extra-tools ccache shellcheck py3-pytest py3-pytest-xdist busybox-static skopeo apache2-utils \
       openssl curl zstd fuse-overlayfs crun runc iproute2 procps git ;;

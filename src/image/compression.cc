@@ -1,5 +1,6 @@
 #include "image/compression.h"
 
+#include <lzma.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -23,7 +24,7 @@
 #endif
 
 #include "base/error.h"
-#include "image/zstd_window.h"
+#include "image/decoder_memory.h"
 
 namespace kelp::image {
 
@@ -186,8 +187,8 @@ class ZstdDecoder : public Decoder {
  public:
   explicit ZstdDecoder(const std::string& scratch) : window_(scratch) {
     const ZSTD_customMem memory{
-        [](void* window, size_t size) { return static_cast<ZstdWindow*>(window)->allocate(size); },
-        [](void* window, void* block) { static_cast<ZstdWindow*>(window)->free(block); }, &window_};
+        [](void* window, size_t size) { return static_cast<DecoderMemory*>(window)->allocate(size); },
+        [](void* window, void* block) { static_cast<DecoderMemory*>(window)->free(block); }, &window_};
     context_.reset(ZSTD_createDCtx_advanced(memory));
     if (!context_) throw_error("start zstd");
     ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, 27);  // 128 MiB: what zstd(1) accepts
@@ -222,18 +223,72 @@ class ZstdDecoder : public Decoder {
     }
   }
 
-  ZstdWindow window_;  // first: the context's memory is in it
+  DecoderMemory window_;  // first: the context's memory is in it
   std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context_{nullptr, ZSTD_freeDCtx};
   size_t pending_ = 0;
 };
 
-/// xz and bzip2 are rare: libarchive's filters in front of its "raw" format.
-class ArchiveDecoder : public Decoder {
+/// With liblzma, not libarchive's filter around it: that one gives the dictionary whatever memory the data asks for.
+class XzDecoder : public Decoder {
  public:
-  explicit ArchiveDecoder(Compression compression) : archive_(archive_read_new(), archive_read_free) {
+  explicit XzDecoder(const std::string& scratch) : memory_(scratch) {
+    stream_.allocator = &allocator_;
+    if (::lzma_stream_decoder(&stream_, kMost, LZMA_CONCATENATED) != LZMA_OK) throw_error("start xz");
+  }
+  XzDecoder(const XzDecoder&) = delete;
+  XzDecoder& operator=(const XzDecoder&) = delete;
+  ~XzDecoder() override { ::lzma_end(&stream_); }
+
+  size_t inflate(Input& input, char* out, size_t size, const std::string& what) override {
+    stream_.next_out = reinterpret_cast<std::uint8_t*>(out);
+    stream_.avail_out = size;
+    while (!done_ && stream_.avail_out == size) {
+      const bool ended = !input.more();
+      const size_t offered = ended ? 0 : input.size();
+      stream_.next_in = reinterpret_cast<const std::uint8_t*>(input.data());
+      stream_.avail_in = offered;
+      const lzma_ret status = ::lzma_code(&stream_, ended ? LZMA_FINISH : LZMA_RUN);
+      input.take(offered - stream_.avail_in);
+      done_ = status == LZMA_STREAM_END;
+      if (status != LZMA_OK && !done_) fail(status, what);
+    }
+    memory_.passed(size - stream_.avail_out);
+    return size - stream_.avail_out;
+  }
+
+ private:
+  static constexpr std::uint64_t kMost = (128U << 20U) + (1U << 20U);  ///< as for zstd, and what is around it
+
+  [[noreturn]] void fail(lzma_ret status, const std::string& what) const {
+    switch (status) {
+      case LZMA_MEMLIMIT_ERROR:
+        throw Error(what + ": its xz data wants a dictionary of more than 128 MiB: refused")
+            .with_hint("xz -9 wants 64 MiB");
+      case LZMA_MEM_ERROR:
+        throw SysError(what + ": make room for its xz dictionary", memory_.failure() != 0 ? memory_.failure() : ENOMEM);
+      case LZMA_BUF_ERROR:
+        throw_error("{}: truncated: the xz data ends too early", what);
+      default:
+        throw_error("{}: damaged xz data", what);
+    }
+  }
+
+  DecoderMemory memory_;  // first: the stream's memory is in it
+  lzma_allocator allocator_{[](void* memory, size_t count, size_t size) {
+                              return static_cast<DecoderMemory*>(memory)->allocate(count * size);
+                            },
+                            [](void* memory, void* block) { static_cast<DecoderMemory*>(memory)->free(block); },
+                            &memory_};
+  lzma_stream stream_ = LZMA_STREAM_INIT;
+  bool done_ = false;
+};
+
+/// bzip2 is rare: libarchive's filter in front of its "raw" format.
+class Bzip2Decoder : public Decoder {
+ public:
+  Bzip2Decoder() : archive_(archive_read_new(), archive_read_free) {
     if (!archive_) throw_error("start libarchive");
-    if (compression == Compression::xz) archive_read_support_filter_xz(archive_.get());
-    if (compression == Compression::bzip2) archive_read_support_filter_bzip2(archive_.get());
+    archive_read_support_filter_bzip2(archive_.get());
     archive_read_support_format_raw(archive_.get());
   }
 
@@ -241,7 +296,7 @@ class ArchiveDecoder : public Decoder {
     if (!open_) {
       input_ = &input;
       archive_entry* entry = nullptr;
-      if (archive_read_open(archive_.get(), this, nullptr, &ArchiveDecoder::give, nullptr) != ARCHIVE_OK ||
+      if (archive_read_open(archive_.get(), this, nullptr, &Bzip2Decoder::give, nullptr) != ARCHIVE_OK ||
           archive_read_next_header(archive_.get(), &entry) != ARCHIVE_OK) {
         throw_error("{}: damaged compressed data ({})", what, reason());
       }
@@ -258,7 +313,7 @@ class ArchiveDecoder : public Decoder {
     return text != nullptr ? text : "unknown";
   }
   static la_ssize_t give(archive*, void* context, const void** data) {
-    auto& self = *static_cast<ArchiveDecoder*>(context);
+    auto& self = *static_cast<Bzip2Decoder*>(context);
     self.input_->take(self.given_);
     self.given_ = 0;
     if (!self.input_->more()) return 0;
@@ -299,9 +354,9 @@ class DecompressingSource : public Source {
       case Compression::zstd:
         return std::make_unique<ZstdDecoder>(limits_.scratch);
       case Compression::xz:
-        return std::make_unique<ArchiveDecoder>(Compression::xz);
+        return std::make_unique<XzDecoder>(limits_.scratch);
       case Compression::bzip2:
-        return std::make_unique<ArchiveDecoder>(Compression::bzip2);
+        return std::make_unique<Bzip2Decoder>();
       case Compression::none:
         break;
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import lzma
 import os
 import pathlib
 import signal
@@ -556,11 +557,18 @@ def zstd(*options):
     return lambda plain: subprocess.run(["zstd", "-q", *options], input=plain, capture_output=True, check=True).stdout
 
 
+def xz(dictionary):
+    return lambda plain: lzma.compress(plain, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": dictionary}])
+
+
 def large_layers(kind):
     if kind == "none":
         return Image([LayerTar().file("big", os.urandom(30 << 20)) for _ in range(4)], compression="none")
     if kind == "gzip":
         return Image([LayerTar().file("big", os.urandom(10 << 20)).file("zeros", b"\0" * (40 << 20)) for _ in range(4)])
+    if kind == "xz":  # a dictionary as xz -9 has it, and it is filled
+        return Image([LayerTar().file("big", os.urandom(4 << 20)).file("zeros", b"\0" * (80 << 20)) for _ in range(3)],
+                     pack=xz(64 << 20))
     # Each of them wants a window of 128 MiB and fills it, and the end is that of the beginning once more.
     noise = os.urandom(90 << 20)
     layers = [LayerTar().file(f"{n}", noise).file("again", noise[n:]) for n in range(1, 3)]
@@ -568,7 +576,7 @@ def large_layers(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("kind", ["none", "gzip", "zstd", "xz"])
 def test_memory_stays_bounded(bare_kelp, hostile, kind):
     image = large_layers(kind)
     name = hostile.add(image, "big:1")
@@ -578,9 +586,30 @@ def test_memory_stays_bounded(bare_kelp, hostile, kind):
     check_blobs(bare_kelp)
 
 
-def test_a_window_beyond_measure(bare_kelp, hostile):
-    image = Image([LayerTar().file("f", "x")], compression="zstd", pack=zstd("-1", "--long=28"))
-    refused(bare_kelp, hostile.add(image, "app:1"), "window of more than 128 MiB")
+@pytest.mark.parametrize("kind,says", [("zstd", "window of more than 128 MiB"), ("xz", "dictionary of more than 128 MiB")])
+def test_a_window_beyond_measure(bare_kelp, hostile, kind, says):
+    pack = {"zstd": lambda plain: zstd("-1", "--long=28")(plain), "xz": xz(192 << 20)}[kind]
+    refused(bare_kelp, hostile.add(Image([LayerTar().file("f", "x")], pack=pack), "app:1"), says)
+
+
+@pytest.mark.parametrize("cut,says", [(lambda packed: packed[:-20], "truncated: the xz data ends too early"),
+                                      (lambda packed: packed + b"something else", "damaged xz data"),
+                                      (lambda packed: packed[:40] + b"\0\0\0\0" + packed[44:], "damaged xz data")])
+def test_bad_xz(bare_kelp, hostile, cut, says):
+    image = Image([LayerTar().file("f", os.urandom(1000))], pack=lambda plain: cut(xz(1 << 20)(plain)))
+    refused(bare_kelp, hostile.add(image, "app:1"), says)
+
+
+def test_xz_in_several_streams(bare_kelp, hostile):
+    """As `xz` of several files or pxz writes them, with padding between."""
+    def pack(plain):
+        return xz(1 << 20)(plain[:700]) + bytes(8) + xz(16 << 20)(plain[700:])
+    name = hostile.add(Image([LayerTar().file("f", "some words")], pack=pack), "app:1")
+    bare_kelp("pull", "-q", PLAIN, name)
+    check_blobs(bare_kelp)
+    made = bare_kelp("create", "-q", "--network", "none", name, "x").text
+    bare_kelp("cp", f"{made}:/f", "words")
+    assert (bare_kelp.dir / "words").read_text() == "some words"
 
 
 def skippable(data):

@@ -6,16 +6,17 @@
 
 namespace kelp::image {
 
-/// Memory of one zstd decoder. Its window, which a frame may want to be 128 MiB, is kept in a file without a name where
-/// it is large: of a file only the pages that are in use take memory, and the kernel may put them onto the disk.
+/// Memory of one decoder. Its window (xz: dictionary), which the data may want to be 128 MiB, is kept in a file without
+/// a name where it is large: of a file only the pages that are in use take memory, and the kernel may put them onto the
+/// disk.
 ///
 /// directory  where that file is made; "" = always in memory, and so where the file system knows no files without name
-class ZstdWindow {
+class DecoderMemory {
  public:
-  explicit ZstdWindow(std::string directory) : directory_(std::move(directory)) {}
-  ZstdWindow(const ZstdWindow&) = delete;
-  ZstdWindow& operator=(const ZstdWindow&) = delete;
-  ~ZstdWindow();
+  explicit DecoderMemory(std::string directory) : directory_(std::move(directory)) {}
+  DecoderMemory(const DecoderMemory&) = delete;
+  DecoderMemory& operator=(const DecoderMemory&) = delete;
+  ~DecoderMemory();
 
   /// null where there is no room: then failure() has the errno.
   void* allocate(size_t size) noexcept;

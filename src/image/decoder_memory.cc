@@ -1,4 +1,4 @@
-#include "image/zstd_window.h"
+#include "image/decoder_memory.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -12,17 +12,18 @@ namespace kelp::image {
 
 namespace {
 
-/// A window of 8 MiB, which every decoder is meant to have, and its buffers: three of them are no matter.
+/// A window of 8 MiB, which every decoder of zstd is meant to have and xz(1) writes, and its buffers: three of them are
+/// no matter.
 constexpr size_t kInMemory = 9U << 20U;
 constexpr size_t kLetGoEvery = 1U << 20U;
 
 }  // namespace
 
-ZstdWindow::~ZstdWindow() {
+DecoderMemory::~DecoderMemory() {
   if (mapping_ != nullptr) ::munmap(mapping_, size_);
 }
 
-void* ZstdWindow::allocate(size_t size) noexcept {
+void* DecoderMemory::allocate(size_t size) noexcept {
   if (size <= kInMemory || directory_.empty() || mapping_ != nullptr) return std::malloc(size);
   const Fd file(::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!file) return std::malloc(size);
@@ -39,7 +40,7 @@ void* ZstdWindow::allocate(size_t size) noexcept {
   return memory;
 }
 
-void ZstdWindow::free(void* memory) noexcept {
+void DecoderMemory::free(void* memory) noexcept {
   if (memory != mapping_ || memory == nullptr) {
     std::free(memory);
     return;
@@ -48,7 +49,7 @@ void ZstdWindow::free(void* memory) noexcept {
   mapping_ = nullptr;
 }
 
-void ZstdWindow::passed(size_t bytes) noexcept {
+void DecoderMemory::passed(size_t bytes) noexcept {
   if (mapping_ == nullptr) return;
   since_ += bytes;
   if (since_ < kLetGoEvery) return;
