@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "base/duration_size.h"
 #include "base/error.h"
@@ -114,6 +115,11 @@ void LogFile::write(unsigned stream, std::string_view bytes) {
     const auto newline = bytes.find('\n');
     const bool whole = newline != std::string_view::npos;
     const std::string_view line = bytes.substr(0, whole ? newline : bytes.size());
+    // Between lines only, never within the parts of one, and when the next one comes: the last one stays in sight.
+    if (std::exchange(full_, false)) {
+      flush();
+      rotate();
+    }
     bytes.remove_prefix(line.size() + (whole ? 1 : 0));
     if (format_ == LogFormat::k8s_file) {
       prefix[prefix_size - 2] = whole ? 'F' : 'P';
@@ -127,11 +133,7 @@ void LogFile::write(unsigned stream, std::string_view bytes) {
       append(time);
       append("\"}\n");
     }
-    // Between lines only, and never within the parts of one line.
-    if (whole && max_size_ > 0 && size_ + static_cast<std::int64_t>(filled_) >= max_size_) {
-      flush();
-      rotate();
-    }
+    full_ = whole && max_size_ > 0 && size_ + static_cast<std::int64_t>(filled_) >= max_size_;
   }
   flush();
 }

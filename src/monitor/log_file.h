@@ -42,7 +42,7 @@ class LogFile {
   std::int64_t max_size_ = -1, size_ = 0;
   Fd fd_;
   size_t filled_ = 0;
-  bool warned_ = false;
+  bool warned_ = false, full_ = false;  ///< full_: the next line begins a new file
   Journal journal_;
 };
 

@@ -71,7 +71,9 @@ TEST_CASE("more than the buffer holds, and rotation between lines") {
     CHECK(lines.back().size() == 100000 + 35 + 10);
   }
   LogFile log(LogFormat::k8s_file, scratch.path + "/small", 100);
-  for (int i = 0; i < 5; ++i) log.write(1, "line " + std::to_string(i) + "\n");
+  for (int i = 0; i < 4; ++i) log.write(1, "line " + std::to_string(i) + "\n");
+  CHECK(lines_of(scratch.path + "/small").size() == 2);  // full, and the last line still stands in it
+  log.write(1, "line 4\n");
   CHECK(lines_of(scratch.path + "/small").size() == 1);
   CHECK(lines_of(scratch.path + "/small.1").size() == 2);
 }
