@@ -122,9 +122,11 @@ store::ContainerRecord take_container(Invocation& invocation, bool latest) {
 ContainerSelection::ContainerSelection(Invocation& invocation, const ContainerChoice& choice, const char* what) {
   const auto& layout = invocation.context.layout;
   const bool by_option = choice.all || choice.latest || !choice.filters.empty() || choice.running;
-  if (by_option && (!invocation.arguments.empty() || !choice.cidfiles.empty())) {
+  const bool named = !invocation.arguments.empty(), by_file = !choice.cidfiles.empty();
+  if ((by_option && (named || by_file)) || (named && by_file)) {
     throw_usage("{}: names and --all, --latest, --filter or --cidfile exclude each other", invocation.command);
   }
+  if (choice.all && choice.latest) throw_usage("{}: --all and --latest exclude each other", invocation.command);
   if (choice.latest) {
     auto record = latest_container(invocation);
     const std::string id = record.id;

@@ -36,13 +36,14 @@ struct WaitCommand {
 int stop(Invocation& invocation, const StopCommand& values) {
   ContainerSelection selection(invocation, values.choice, kNeedsContainer);
   return selection.for_each([&](const Chosen& chosen) {
-    const bool stopped = engine::stop_container(invocation.context, chosen.record, values.time);
-    if (stopped || !values.choice.all) print_line(chosen.word);
+    engine::stop_container(invocation.context, chosen.record, values.time);
+    print_line(chosen.word);
   });
 }
 
 int kill(Invocation& invocation, const KillCommand& values) {
-  const int signal = sys::signal_from_name(values.signal);
+  const bool dashed = values.signal.size() > 1 && values.signal.front() == '-';  // as kill(1) takes it: -9, -HUP
+  const int signal = sys::signal_from_name(std::string_view(values.signal).substr(dashed ? 1 : 0));
   ContainerChoice choice = values.choice;
   choice.running = choice.all;
   ContainerSelection selection(invocation, choice, kNeedsContainer);
@@ -90,7 +91,6 @@ Action define_stop(OptionSet& options) {
   options.number("time,t", values->time, "SECONDS", "time between the stop signal and SIGKILL").shows("10");
   ContainerChoiceOptions which;
   which.ignore = true;
-  which.all_help = "all running containers";
   add_container_choice(options, values->choice, which);
   return [values](Invocation& invocation) { return stop(invocation, *values); };
 }
