@@ -101,7 +101,7 @@ def piped(argv, env, cwd):
 def streams(table, kelp, place, rounds=3, megabytes=1000, goal=1.5):
     """How fast output passes, beside cat through a pipe. A log is a file that is 1.6 times as long as the output (its lines
     bear stream and time), and to write that alone takes several times as long as cat: `run` with a log is measured beside a
-    cat that has a cp of such a log, on the same file system, at its side."""
+    cat that has a cp of such a log, on the same file system and to a new file as the log is one, at its side."""
     text = text_of(place / "text", megabytes * 1_000_000)
     size = text.stat().st_size
     run = (*NONE, "-v", f"{text}:/text:ro", "busybox", "cat", "/text")
@@ -114,6 +114,7 @@ def streams(table, kelp, place, rounds=3, megabytes=1000, goal=1.5):
     spent = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, argv in candidates.items():
+            copy.unlink(missing_ok=True)
             os.sync()  # what the one before has written must not go to the disk at the next one's cost
             took, got = piped(argv, kelp.env, kelp.dir)
             if got != size:
@@ -124,7 +125,7 @@ def streams(table, kelp, place, rounds=3, megabytes=1000, goal=1.5):
         table.at_most(f"{name}, {megabytes} MB / {beside}", median[name], median[beside], goal)
     kelp("rm", "logged")
     text.unlink()
-    copy.unlink()
+    copy.unlink(missing_ok=True)
 
 
 def rows(table, kelp, podman, place, rounds):
