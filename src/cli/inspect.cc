@@ -54,6 +54,21 @@ void complete_image_config(Json& object) {
     if (!object["Config"].contains(none)) object["Config"][none] = nullptr;
 }
 
+/// These of a container it leaves out where there is nothing: to a template the check is nil, the name empty.
+void complete_container(Json& object) {
+  if (!object.contains("State") || !object.contains("Mounts")) return;
+  for (const char* check : {"Healthcheck", "StartupHealthCheck"})
+    if (!object["Config"].contains(check)) object["Config"][check] = nullptr;
+  for (const char* text : {"Timezone", "HealthLogDestination"})
+    if (!object["Config"].contains(text)) object["Config"][text] = "";
+  for (const char* number : {"HealthMaxLogCount", "HealthMaxLogSize"})
+    if (!object["Config"].contains(number)) object["Config"][number] = 0;
+  if (!object["Config"].contains("SystemdMode")) object["Config"]["SystemdMode"] = false;
+  if (!object["Config"].contains("Secrets")) object["Config"]["Secrets"] = nullptr;
+  for (Json& mount : object["Mounts"])
+    if (!mount.contains("Name")) mount["Name"] = "";
+}
+
 /// Podman leaves out these members of a container where they are zero, false or empty; templates know them all the
 /// same.
 void leave_out_empty(Json& object) {
@@ -92,7 +107,14 @@ int inspect(Invocation& invocation, InspectCommand& values) {
     }
   }
   const bool plain = values.format.empty() || values.format == "json";
-  for (Json& object : objects) plain ? leave_out_empty(object) : complete_image_config(object);
+  for (Json& object : objects) {
+    if (plain) {
+      leave_out_empty(object);
+    } else {
+      complete_image_config(object);
+      complete_container(object);
+    }
+  }
   if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
   const auto message = [&](const std::string& word) {
     return values.type == "all" ? fmt::format("no such object: {}", kelp::quoted(word))

@@ -63,7 +63,7 @@ class Renderer {
         return Flow::continue_;
       case TemplateNode::Kind::print: {
         const TemplateValue value = pipe(node.pipe, dot);
-        if (node.pipe.variables.empty()) out += value.missing ? (lenient_ ? "" : "<no value>") : go_print(value.get());
+        if (node.pipe.variables.empty()) out += value.missing ? (lenient_ ? "" : "<no value>") : go_print(value);
         return Flow::go_on;
       }
       case TemplateNode::Kind::if_:
@@ -213,6 +213,8 @@ class Renderer {
       if (found != object.end()) {
         TemplateValue value = TemplateValue::view(*found, holder);
         value.is_map = is_map_name(name);
+        value.is_health = name == "Healthcheck" || name == "StartupHealthCheck";
+        value.is_duration = holder.is_health && is_health_time(name);
         return value;
       }
       if (lenient_ || holder.is_map || is_map_name(parent)) return TemplateValue::none();

@@ -141,6 +141,39 @@ TemplateValue slice(const Call& call) {
   return TemplateValue::own(std::move(part));
 }
 
+/// As Go prints a duration: 1h2m3s, 1.5s, 300ms, 0s.
+std::string go_duration(std::chrono::nanoseconds time) {
+  const std::int64_t count = time.count();
+  const std::uint64_t all = count < 0 ? 0 - static_cast<std::uint64_t>(count) : static_cast<std::uint64_t>(count);
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  std::string text = count < 0 ? "-" : "";
+  const auto add = [&text](std::uint64_t value, std::uint64_t unit, const char* name) {
+    text += std::to_string(value / unit);
+    if (value % unit != 0) {
+      // All digits of the unit, without the zeros at the end.
+      std::string digits = std::to_string(unit + value % unit).substr(1);
+      digits.erase(digits.find_last_not_of('0') + 1);
+      text += "." + digits;
+    }
+    text += name;
+  };
+  if (all == 0) return "0s";
+  if (all < kSecond) {
+    if (all < 1000)
+      add(all, 1, "ns");
+    else if (all < 1'000'000)
+      add(all, 1000, "µs");
+    else
+      add(all, 1'000'000, "ms");
+    return text;
+  }
+  const std::uint64_t minutes = all / kSecond / 60;
+  if (minutes >= 60) text += std::to_string(minutes / 60) + "h";
+  if (minutes > 0) text += std::to_string(minutes % 60) + "m";
+  add(all % (60 * kSecond), kSecond, "s");
+  return text;
+}
+
 std::string go_quote(std::string_view text) {
   return Json(std::string(text)).dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -238,7 +271,7 @@ TemplateValue print(const Call& call) {
     const bool is_string = call.arguments[i].get().is_string();
     const bool spaced = call.name == "println" ? i > 0 : (i > 0 && !is_string && !last_string);
     if (spaced) out += ' ';
-    out += call.arguments[i].missing ? "<no value>" : go_print(call.arguments[i].get());
+    out += call.arguments[i].missing ? "<no value>" : go_print(call.arguments[i]);
     last_string = is_string;
   }
   if (call.name == "println") out += '\n';
@@ -410,6 +443,23 @@ TemplateValue call_template_function(const std::string& name, size_t at, const V
   const std::string near = nearest(name, names);
   template_error(at, near.empty() ? fmt::format("there is no function {}", kelp::quoted(name))
                                   : fmt::format("there is no function {}; did you mean {}?", kelp::quoted(name), near));
+}
+
+std::string go_print(const TemplateValue& value) {
+  const Json& json = value.get();
+  if (value.is_duration && json.is_number_integer())
+    return go_duration(std::chrono::nanoseconds(json.get<std::int64_t>()));
+  if (!value.is_health || !json.is_object()) return go_print(json);
+  std::string out;  // a struct: its members in their order
+  for (const auto& [name, member] : json.items())
+    out += (out.empty() ? "" : " ") + (is_health_time(name) && member.is_number_integer()
+                                           ? go_duration(std::chrono::nanoseconds(member.get<std::int64_t>()))
+                                           : go_print(member));
+  return "{" + out + "}";
+}
+
+bool is_health_time(std::string_view name) {
+  return name == "StartPeriod" || name == "Interval" || name == "Timeout" || name == "StartInterval";
 }
 
 std::string go_print(const Json& value) {

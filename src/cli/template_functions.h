@@ -24,7 +24,14 @@ struct TemplateValue {
   std::shared_ptr<const Json> owner;
   bool missing;
   bool is_map;
+  bool is_health = false;    ///< a health check, whose times Go prints as durations
+  bool is_duration = false;  ///< a number of nanoseconds
 };
+
+/// As Go's %v prints the value.
+std::string go_print(const TemplateValue& value);
+/// Whether a health check has a duration of that name.
+bool is_health_time(std::string_view name);
 
 /// Go's truth: false, 0, "", nil and empty lists and maps are false.
 bool template_truth(const TemplateValue& value);

@@ -101,6 +101,8 @@ bool run_health_check(Context& context, const store::ContainerRecord& record) {
     monitor::Frame frame;
     if (monitor::receive_frame(link->socket.get(), frame, true) != monitor::Received::frame)
       throw_error("container {} has ended meanwhile", record.name);
+    if (frame.header.type == monitor::Msg::exec_ended && frame.header.value == 2)
+      throw_error("the health check of container {} took longer than its time limit", record.name);
     if (frame.header.type == monitor::Msg::exec_ended) return frame.header.value == 0;
     if (frame.header.type == monitor::Msg::failed)
       throw_error("health check of container {}: {}", record.name, frame.payload);

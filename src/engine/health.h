@@ -27,7 +27,7 @@ void plan_health_check(const store::ContainerRecord& record, const std::string& 
                        monitor::Plan& plan);
 
 /// `healthcheck run`: one probe now, by the monitor. true: it succeeded.
-/// throws Error: not running, no check, a monitor that is too old
+/// throws Error: not running, no check, a monitor that is too old, a probe that took too long
 bool run_health_check(Context& context, const store::ContainerRecord& record);
 
 }  // namespace kelp::engine

@@ -197,6 +197,8 @@ Json read_health_log(Context& context, const store::ContainerRecord& record) {
 
 Json health_json(const store::ContainerRecord& record) {
   const auto check = effective_health(record);
+  if (!check && record.config.health && record.config.health->test == store::Strings{"NONE"})
+    return {{"Test", record.config.health->test}};
   if (!check) return {};
   return {{"Test", check->test},
           {"StartPeriod", check->start_period->count()},
@@ -264,10 +266,12 @@ Json config_json(const store::ContainerRecord& record, const Json& bundle) {
   if (!config.secrets.empty()) json["Secrets"] = secrets_json(record);
   json["CreateCommand"] = config.create_command;
   if (!config.timezone.empty()) json["Timezone"] = config.timezone;
-  json["Umask"] = config.umask.value_or("0022");
+  json["Umask"] = fmt::format("{:0>4}", config.umask.value_or("0022"));
   json["Timeout"] = config.timeout;
   json["StopTimeout"] = config.stop_timeout.value_or(10);
   json["Passwd"] = true;
+  if (config.systemd == "always" || runs_systemd(config, effective_command(record.image, config)))
+    json["SystemdMode"] = true;
   return json;
 }
 

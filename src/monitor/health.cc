@@ -106,7 +106,7 @@ void Monitor::probe_ended(int code) {
   health_.now.ended = std::chrono::system_clock::now();
   health_.now.code = code;
   if (health_.timed_out) health_.now.output += fmt::format("timed out after {} ms", probe().timeout_ms);
-  const bool good = code == 0 && !health_.timed_out;
+  const bool timed_out = health_.timed_out, good = code == 0 && !timed_out;
   if (plan_.health.log_size != 0 && health_.now.output.size() > plan_.health.log_size)
     health_.now.output.resize(plan_.health.log_size);
   health_.log.push_back(std::move(health_.now));
@@ -117,7 +117,7 @@ void Monitor::probe_ended(int code) {
   emit("health_status", fmt::format(",\"HealthStatus\":\"{}\"", health_.status));
   if (before != "healthy" && health_.status == "healthy") notify_.healthy(plan_.notify);
   for (const int client : std::exchange(health_.askers, {}))
-    clients_.tell(client, {.type = Msg::exec_ended, .value = good ? 0u : 1u});
+    clients_.tell(client, {.type = Msg::exec_ended, .value = good ? 0u : timed_out ? 2u : 1u});
   schedule_probe();
   if (before != "unhealthy" && health_.status == "unhealthy") act_on_bad_health();
 }

@@ -47,7 +47,7 @@ enum class Msg : std::uint8_t {
   stop = 15,          ///< value: seconds until SIGKILL; flags: first signal, 0 = the container's own
   exec = 16,          ///< payload: plan records "arg=…"; descriptors in the order of kExec…
   user_stop = 17,     ///< somebody is about to end the container from outside: no restart by policy
-  health_check = 18,  ///< run the probe now; answered by exec_ended with 0 or 1, or by failed
+  health_check = 18,  ///< run the probe now; answered by exec_ended with 0, 1 or 2 (timed out), or by failed
   update = 19,        ///< payload: plan records of a change (plan.h, encode_change)
   open_gate = 20,     ///< execute the command of a container that waits at the gate
   // from the monitor

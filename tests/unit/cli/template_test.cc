@@ -41,6 +41,29 @@ TEST_CASE("fields, variables and text") {
   CHECK(render("{{\"a\\tb\\u00e9\"}}{{`r\\t`}}") == "a\tb\xc3\xa9r\\t");
 }
 
+TEST_CASE("the times of a health check are durations") {
+  const auto shown = [](const char* text) {
+    return Template(text).render(
+        {{"Healthcheck", {{"Test", {"CMD", "x"}}, {"Interval", 65000000000}, {"Retries", 3}}}});
+  };
+  CHECK(shown("{{.Healthcheck.Interval}} {{.Healthcheck.Retries}}") == "1m5s 3");
+  CHECK(shown("{{with .Healthcheck}}{{.Interval}}{{println .Interval}}{{end}}") == "1m5s1m5s\n");
+  CHECK(shown("{{.Healthcheck}}") == "{[CMD x] 1m5s 3}");
+  CHECK(shown("{{json .Healthcheck.Interval}}") == "65000000000");
+  const std::pair<std::int64_t, const char*> kTimes[] = {{0, "0s"},
+                                                         {30'000'000'000, "30s"},
+                                                         {3'600'000'000'000, "1h0m0s"},
+                                                         {3'601'050'000'000, "1h0m1.05s"},
+                                                         {1'500'000'000, "1.5s"},
+                                                         {300'000'000, "300ms"},
+                                                         {1'010'000, "1.01ms"},
+                                                         {1000, "1µs"},
+                                                         {7, "7ns"},
+                                                         {-90'000'000'000, "-1m30s"}};
+  for (const auto& [time, text] : kTimes)
+    CHECK(Template("{{.Healthcheck.Timeout}}").render({{"Healthcheck", {{"Timeout", time}}}}) == text);
+}
+
 TEST_CASE("trim marks") {
   CHECK(render("a {{- .Name -}} b") == "awebb");
   CHECK(render("a\n{{- /* x */ -}}\nb") == "ab");
