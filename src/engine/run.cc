@@ -123,10 +123,15 @@ void share_weights(const store::ContainerRecord& record, const Group& group) {
 
 /// --requires: those that do not run are started first, each with what it requires itself.
 void start_required(Context& context, const store::ContainerRecord& record) {
-  for (const auto& name : record.config.depends_on) {
-    const auto other = store::get(context.layout, name);
-    const auto status = store::status(context.layout, other).status;
-    if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});
+  try {
+    for (const auto& name : record.config.depends_on) {
+      const auto other = store::get(context.layout, name);
+      const auto status = store::status(context.layout, other).status;
+      if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});
+    }
+  } catch (const Error&) {
+    clean_after(context, record);
+    throw;
   }
 }
 
