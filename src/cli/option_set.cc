@@ -132,37 +132,6 @@ const char* kind_name(Kind kind) noexcept {
   return "text";
 }
 
-Strings split_csv(std::string_view text, std::string_view what) {
-  Strings fields;
-  if (text.empty()) return fields;
-  std::string field;
-  bool in_quotes = false, was_quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_quotes) {
-      if (c != '"') {
-        field += c;
-      } else if (i + 1 < text.size() && text[i + 1] == '"') {
-        field += '"';
-        ++i;
-      } else {
-        in_quotes = false;
-      }
-    } else if (c == '"' && field.empty() && !was_quoted) {
-      in_quotes = was_quoted = true;
-    } else if (c == ',') {
-      fields.push_back(std::move(field));
-      field.clear();
-      was_quoted = false;
-    } else {
-      field += c;
-    }
-  }
-  if (in_quotes) throw_usage("{}: a double quote is not closed in {}", what, quoted(text));
-  fields.push_back(std::move(field));
-  return fields;
-}
-
 Option& OptionSet::add(std::string_view names, Kind kind, std::string_view value, std::string_view help) {
   Option& option = options_.emplace_back();
   const size_t comma = names.find(',');
@@ -202,9 +171,14 @@ Option& OptionSet::list(std::string_view names, Strings& target, std::string_vie
   return option;
 }
 Option& OptionSet::csv(std::string_view names, Strings& target, std::string_view value, std::string_view help) {
+  return csv(
+      names, [&target](const std::string& field) { target.push_back(field); }, value, help);
+}
+Option& OptionSet::csv(std::string_view names, std::function<void(const std::string&)> take, std::string_view value,
+                       std::string_view help) {
   Option& option = add(names, Kind::csv, value, help);
-  option.set = [&option, &target](const std::string& given) {
-    for (auto& field : split_csv(given, option_title(option))) target.push_back(std::move(field));
+  option.set = [&option, take = std::move(take)](const std::string& given) {
+    for (const auto& field : split_csv(given, option_title(option))) take(field);
   };
   return option;
 }

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/csv.h"
 #include "base/error.h"
 
 namespace kelp::cli {
@@ -117,6 +118,9 @@ class OptionSet {
   Option& list(std::string_view names, Strings& target, std::string_view value, std::string_view help);
   /// Repeatable, and each value split at commas (pflag's StringSlice).
   Option& csv(std::string_view names, Strings& target, std::string_view value, std::string_view help);
+  /// `take` is called with each of the comma-separated fields; an empty value has none.
+  Option& csv(std::string_view names, std::function<void(const std::string&)> take, std::string_view value,
+              std::string_view help);
   /// Repeatable key=value; a bare key gives an empty value.
   Option& map(std::string_view names, StringMap& target, std::string_view value, std::string_view help);
   Option& number(std::string_view names, std::int64_t& target, std::string_view value, std::string_view help);
@@ -185,8 +189,5 @@ class OptionSet {
   size_t inherited_from_ = 0;
   std::vector<const Option*> seen_;
 };
-
-/// Splits a comma-separated value as Go's encoding/csv does: "a,\"b,c\"" gives a and b,c. throws UsageError.
-Strings split_csv(std::string_view text, std::string_view what);
 
 }  // namespace kelp::cli

@@ -24,10 +24,10 @@ void add_container_options(OptionSet& options, RunOptions& values) {
   options.flag("rm", config.remove, "remove the container when it ends");
   options.text("hostname,h", config.hostname, "NAME", "host name inside the container");
   options.list("label,l", values.labels, "KEY=VALUE", "label of the container");
-  options.list("label-file", values.label_files, "FILE", "read labels from a file").complete(Complete::file);
+  options.csv("label-file", values.label_files, "FILE", "read labels from a file").complete(Complete::file);
   options.custom(
       "annotation", Kind::map,
-      [&config](const std::string& text) { apply_key_value(config.annotations, text, "--annotation"); }, "KEY=VALUE",
+      [&config](const std::string& text) { apply_key_values(config.annotations, text, "--annotation"); }, "KEY=VALUE",
       "annotation for the OCI runtime");
   options.text("cidfile", config.cidfile, "FILE", "write the ID of the container to a file").complete(Complete::file);
   options.text("pidfile", config.pidfile, "FILE", "write the PID of the container's process to a file")
@@ -43,16 +43,14 @@ void add_container_options(OptionSet& options, RunOptions& values) {
           [&config](const std::string& text) { parse_restart(text, config.restart_policy, config.restart_max); },
           "POLICY", "start again when it ends: no, always, unless-stopped, on-failure[:N]")
       .shows("no");
-  options
-      .custom(
-          "requires", Kind::csv,
-          [&config](const std::string& text) {
-            for (auto& name : split_csv(text, "--requires")) config.depends_on.push_back(std::move(name));
-          },
-          "CONTAINER", "containers that must run first")
+  options.csv("requires", config.depends_on, "CONTAINER", "containers that must run first")
       .complete(Complete::container);
   options.custom(
-      "attach,a", Kind::list, [&config](const std::string& text) { config.attach.push_back(parse_attach(text)); },
+      "attach,a", Kind::csv,
+      [&config](const std::string& text) {
+        for (const auto& stream : split_csv(text, "--attach")) config.attach.push_back(parse_attach(stream));
+        if (text.empty()) throw_usage("--attach: one of stdin, stdout and stderr is missing");
+      },
       "STREAM", "connect only this stream: stdin, stdout, stderr");
   options.text("log-driver", config.log_driver, "DRIVER", "where output goes")
       .one_of({"k8s-file", "json-file", "journald", "none", "passthrough"})
@@ -60,11 +58,10 @@ void add_container_options(OptionSet& options, RunOptions& values) {
   options.custom(
       "log-opt", Kind::map,
       [&config](const std::string& text) {
-        apply_key_value(config.log_options, text, "--log-opt");
-        const std::string key = text.substr(0, text.find('='));
-        if (key != "path" && key != "max-size" && key != "tag") {
-          throw_usage("--log-opt: unknown key {}; there are path, max-size and tag", quoted(key));
-        }
+        apply_key_values(config.log_options, text, "--log-opt");
+        for (const auto& [key, value] : config.log_options)
+          if (key != "path" && key != "max-size" && key != "tag")
+            throw_usage("--log-opt: unknown key {}; there are path, max-size and tag", quoted(key));
       },
       "KEY=VALUE", "log settings: path, max-size, tag");
 }
@@ -92,9 +89,12 @@ store::HealthCheck& health_of(RunOptions& values) {
 }
 
 void finish_health(RunOptions& values) {
+  if (values.health_cmd == "") values.health_cmd.reset();
   if (!values.health_startup_cmd && (values.health.startup_success != 0 || values.health.startup_retries != 0 ||
                                      values.health.startup_interval || values.health.startup_timeout))
     throw_usage("the --health-startup options need --health-startup-cmd");
+  if (values.health.startup_retries < 0 || values.health.startup_success < 0)
+    throw_usage("--health-startup-retries and --health-startup-success must not be negative");
   if (values.health_startup_cmd) values.health.startup_test = parse_health_command(*values.health_startup_cmd);
   const bool others = values.health_startup_cmd || values.health.startup_interval || values.health.startup_timeout ||
                       values.health.on_failure != "none" || values.health.log_destination != "local" ||
@@ -162,7 +162,15 @@ void finish_environment(RunOptions& values) {
 }  // namespace
 
 void add_registry_options(OptionSet& options, engine::PullOptions& pull) {
-  options.text("authfile", pull.authfile, "FILE", "credentials of registries").complete(Complete::file);
+  options
+      .custom(
+          "authfile", Kind::text,
+          [&pull](const std::string& text) {
+            if (!text.empty() && ::access(text.c_str(), F_OK) < 0) throw_errno("--authfile {}", text);
+            pull.authfile = text;
+          },
+          "FILE", "credentials of registries")
+      .complete(Complete::file);
   options.text("creds", pull.creds, "USER[:PASSWORD]", "credentials for this pull");
   options.text("cert-dir", pull.cert_dir, "DIR", "certificates for the registry").complete(Complete::directory);
   options.flag("tls-verify", pull.tls_verify, "insist on a valid certificate of the registry").shows("true");
@@ -246,6 +254,7 @@ std::string finish_run_options(RunOptions& values, const Strings& arguments, con
     config.rootfs = std::move(image);
     image.clear();
   }
+  if (config.hostname == "") config.hostname.reset();
   if (values.entrypoint) config.entrypoint = parse_entrypoint(*values.entrypoint);
   finish_environment(values);
   finish_health(values);

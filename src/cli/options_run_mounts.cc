@@ -23,7 +23,7 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
       "tmpfs", Kind::list,
       [&config](const std::string& text) { config.mounts.push_back(engine::parse_tmpfs_option(text)); },
       "DIR[:OPTIONS]", "mount a tmpfs");
-  options.csv("volumes-from", config.volumes_from, "CONTAINER[:OPTIONS]", "the volumes of another container")
+  options.list("volumes-from", config.volumes_from, "CONTAINER[:OPTIONS]", "the volumes of another container")
       .complete(Complete::container);
   options
       .custom(
@@ -39,15 +39,12 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
       .shows("anonymous");
   options.size("shm-size", config.resources.shm_size, "size of /dev/shm").shows("64m");
   options
-      .list("device", config.devices, "HOST[:CONTAINER[:rwm]]",
-            "pass a device of the host, or one that a CDI file describes: VENDOR/CLASS=NAME")
+      .csv("device", config.devices, "HOST[:CONTAINER[:rwm]]",
+           "pass a device of the host, or one that a CDI file describes: VENDOR/CLASS=NAME")
       .complete(Complete::file);
-  options.custom(
-      "gpus", Kind::csv,
-      [&config](const std::string& text) {
-        for (const auto& name : split_csv(text, "--gpus")) config.devices.push_back("nvidia.com/gpu=" + name);
-      },
-      "NAME", "pass a GPU by its name in the CDI files of nvidia.com/gpu; all: each of them");
+  options.csv(
+      "gpus", [&config](const std::string& name) { config.devices.push_back("nvidia.com/gpu=" + name); }, "NAME",
+      "pass a GPU by its name in the CDI files of nvidia.com/gpu; all: each of them");
 }
 
 }  // namespace kelp::cli

@@ -14,29 +14,29 @@ void add_network_options(OptionSet& options, RunOptions& values) {
       .also("net")
       .complete(Complete::network)
       .shows("slirp4netns");
-  options.custom(
-      "publish,p", Kind::list,
+  options.csv(
+      "publish,p",
       [&config](const std::string& text) {
         for (auto& port : engine::parse_publish(text)) config.ports.push_back(std::move(port));
       },
       "[[IP:]HOST:]PORT[/PROTO]", "publish a port of the container; ranges are possible");
   options.flag("publish-all,P", config.publish_all, "publish all exposed ports on free ports of the host");
-  options.custom(
-      "expose", Kind::list,
+  options.csv(
+      "expose",
       [&config](const std::string& text) {
         for (auto& port : parse_expose(text)) config.expose.push_back(std::move(port));
       },
       "PORT[/PROTO]", "say that the container listens there");
-  options.custom(
-      "add-host", Kind::list,
+  options.csv(
+      "add-host",
       [&config](const std::string& text) {
         check_add_host(text);
         config.add_host.push_back(text);
       },
       "NAME:ADDRESS", "line for /etc/hosts; host-gateway is the host's address");
-  options.list("dns", config.dns, "ADDRESS", "name server; none: /etc/resolv.conf of the image");
-  options.list("dns-search", config.dns_search, "DOMAIN", "search domain; \".\": none");
-  options.list("dns-option", config.dns_option, "OPTION", "option for the resolver").also("dns-opt");
+  options.csv("dns", config.dns, "ADDRESS", "name server; none: /etc/resolv.conf of the image");
+  options.csv("dns-search", config.dns_search, "DOMAIN", "search domain; \".\": none");
+  options.csv("dns-option", config.dns_option, "OPTION", "option for the resolver").also("dns-opt");
   options.flag("no-hostname", config.no_hostname, "leave /etc/hostname as it is in the image");
   options
       .custom(

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/options_run.h"
@@ -12,7 +14,7 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.flag("tty,t", config.tty, "give the process a terminal");
   options.list("env,e", values.env, "NAME[=VALUE]", "environment variable; a bare name or PRE* takes the host's")
       .complete(Complete::environment);
-  options.list("env-file", values.env_files, "FILE", "read environment variables from a file").complete(Complete::file);
+  options.csv("env-file", values.env_files, "FILE", "read environment variables from a file").complete(Complete::file);
   options.map("env-merge", config.env_merge, "NAME=VALUE", "variable made from those of the image: PATH=${PATH}:/more");
   options.flag("env-host", values.env_host, "pass the whole environment of the caller");
   options.list("unsetenv", config.unset_env, "NAME", "leave out a variable of the image");
@@ -21,7 +23,7 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.text("workdir,w", config.workdir, "DIR", "working directory inside the container");
   options.text("user,u", config.user, "USER[:GROUP]", "user and group of the process, by name or number")
       .complete(Complete::user);
-  options.list("group-add", config.group_add, "GROUP", "further group of the process").complete(Complete::group);
+  options.csv("group-add", config.group_add, "GROUP", "further group of the process").complete(Complete::group);
   options.text("entrypoint", values.entrypoint, "COMMAND", "instead of the image's entrypoint; \"\": none");
   options.flag("init", config.init, "run a small init as PID 1 that reaps and passes signals on");
   options.text("init-path", config.init_path, "FILE", "program for --init").complete(Complete::file);
@@ -29,13 +31,14 @@ void add_process_options(OptionSet& options, RunOptions& values) {
       .complete(Complete::signal);
   options.number("stop-timeout", config.stop_timeout, "SECONDS", "time between that signal and SIGKILL").shows("10");
   options.number("timeout", config.timeout, "SECONDS", "kill the container after that time").shows("0: never");
-  options.custom(
-      "ulimit", Kind::list,
+  options.csv(
+      "ulimit",
       [&config](const std::string& text) {
         if (text == "host") {
-          config.ulimits = parse_limits_file(sys::read_file("/proc/self/limits"));
+          const auto given = std::exchange(config.ulimits, parse_limits_file(sys::read_file("/proc/self/limits")));
+          for (const auto& limit : given) add_ulimit(config.ulimits, limit);
         } else {
-          config.ulimits.push_back(parse_ulimit(text));
+          add_ulimit(config.ulimits, parse_ulimit(text));
         }
       },
       "NAME=SOFT[:HARD]", "resource limit; host: the caller's");
@@ -46,8 +49,16 @@ void add_process_options(OptionSet& options, RunOptions& values) {
       .one_of({"true", "false", "always"})
       .shows("true");
   options.flag("passwd", config.passwd, "give a user that the image does not know a line in /etc/passwd").shows("true");
-  options.list("passwd-entry", config.passwd_entries, "LINE", "line for /etc/passwd of the container");
-  options.list("group-entry", config.group_entries, "LINE", "line for /etc/group of the container");
+  const auto line = [&options](const char* name, Strings& lines, const char* help) {
+    options.custom(
+        name, Kind::list,
+        [&lines](const std::string& text) {
+          if (!text.empty()) lines.push_back(text);
+        },
+        "LINE", help);
+  };
+  line("passwd-entry", config.passwd_entries, "line for /etc/passwd of the container");
+  line("group-entry", config.group_entries, "line for /etc/group of the container");
   options.number("preserve-fds", config.preserve_fds, "N", "pass N descriptors, from 3 on");
 }
 

@@ -18,11 +18,11 @@ void add_limit_options(OptionSet& options, store::Resources& resources) {
   options.text("cpuset-mems", resources.cpuset_mems, "LIST", "memory nodes to use");
   options.number("pids-limit", resources.pids_limit, "N", "number of processes; -1: no limit");
   options.number("blkio-weight", resources.blkio_weight, "N", "relative share of disk time, 10 to 1000");
-  options.list("blkio-weight-device", resources.blkio_weight_device, "PATH:N", "relative share of one disk's time");
-  options.list("device-read-bps", resources.device_read_bps, "PATH:RATE", "limit of bytes read in a second");
-  options.list("device-write-bps", resources.device_write_bps, "PATH:RATE", "limit of bytes written in a second");
-  options.list("device-read-iops", resources.device_read_iops, "PATH:N", "limit of reads in a second");
-  options.list("device-write-iops", resources.device_write_iops, "PATH:N", "limit of writes in a second");
+  options.csv("blkio-weight-device", resources.blkio_weight_device, "PATH:N", "relative share of one disk's time");
+  options.csv("device-read-bps", resources.device_read_bps, "PATH:RATE", "limit of bytes read in a second");
+  options.csv("device-write-bps", resources.device_write_bps, "PATH:RATE", "limit of bytes written in a second");
+  options.csv("device-read-iops", resources.device_read_iops, "PATH:N", "limit of reads in a second");
+  options.csv("device-write-iops", resources.device_write_iops, "PATH:N", "limit of writes in a second");
 }
 
 void add_resource_options(OptionSet& options, RunOptions& values) {
@@ -32,7 +32,7 @@ void add_resource_options(OptionSet& options, RunOptions& values) {
   options.flag("oom-kill-disable", resources.oom_kill_disable, "not with cgroup v2, which has no such setting");
   options.custom(
       "cgroup-conf", Kind::map,
-      [&resources](const std::string& text) { apply_key_value(resources.unified, text, "--cgroup-conf"); },
+      [&resources](const std::string& text) { apply_key_values(resources.unified, text, "--cgroup-conf"); },
       "FILE=VALUE", "value for a file of the cgroup");
   options.text("cgroup-parent", config.cgroup_parent, "PATH", "cgroup to make the container's in");
   options.text("cgroups", config.cgroups, "HOW", "whether the container has a cgroup of its own")

@@ -20,12 +20,12 @@ void add_security_options(OptionSet& options, RunOptions& values) {
   options.list("security-opt", config.security_opt, "OPTION",
                "no-new-privileges, seccomp=FILE|hardened|unconfined, label=..., apparmor=..., mask=..., unmask=...");
   options.custom(
-      "sysctl", Kind::map, [&config](const std::string& text) { apply_key_value(config.sysctl, text, "--sysctl"); },
+      "sysctl", Kind::map, [&config](const std::string& text) { apply_key_values(config.sysctl, text, "--sysctl"); },
       "NAME=VALUE", "kernel parameter of the container's namespaces");
   options.text("userns", config.userns, "MODE",
                "user namespace: \"\", host, keep-id[:uid=N,gid=N], nomap, auto, container:NAME, ns:PATH");
-  options.list("uidmap", config.uidmap, "CONTAINER:HOST[:COUNT]", "map of user IDs, in a user namespace of its own");
-  options.list("gidmap", config.gidmap, "CONTAINER:HOST[:COUNT]", "map of group IDs");
+  options.csv("uidmap", config.uidmap, "CONTAINER:HOST[:COUNT]", "map of user IDs, in a user namespace of its own");
+  options.csv("gidmap", config.gidmap, "CONTAINER:HOST[:COUNT]", "map of group IDs");
   options.text("subuidname", values.subuid_name, "NAME", "own user IDs: all of this user's range in /etc/subuid")
       .complete(Complete::user);
   options.text("subgidname", values.subgid_name, "NAME", "own group IDs: all of this user's range in /etc/subgid")

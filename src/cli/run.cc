@@ -85,7 +85,7 @@ engine::NewContainer create(Invocation& invocation, RunOptions& values, const Op
   return engine::create_container(invocation.context, values.config, image, values.pull, progress.callback());
 }
 
-/// Which streams the terminal is connected to: those of -a; else output, and input with -i.
+/// Which streams the terminal is connected to: output or what -a says, and input with -i.
 engine::StartOptions start_options(const RunCommand& values) {
   engine::StartOptions start;
   start.foreground = !values.detach;
@@ -94,10 +94,8 @@ engine::StartOptions start_options(const RunCommand& values) {
   start.detach_keys = values.detach_keys;
   start.preserve_fds = values.config.preserve_fds;
   if (values.detach) return start;
-  if (values.config.attach.empty()) {
-    start.attach_stdin = values.config.interactive;
-    start.attach_stdout = start.attach_stderr = true;
-  }
+  start.attach_stdin = values.config.interactive;
+  if (values.config.attach.empty()) start.attach_stdout = start.attach_stderr = true;
   for (const auto& stream : values.config.attach) {
     if (stream == "stdin") start.attach_stdin = true;
     if (stream == "stdout") start.attach_stdout = true;
@@ -132,6 +130,8 @@ Started create_and_start(Invocation& invocation, RunCommand& values, const Optio
   if (values.hardened) start.last_words = &words;
   try {
     auto [record, lock] = create(invocation, values, options);
+    // With -a stdin alone, as podman does: nothing else is to be seen of the container.
+    if (!values.detach && !start.attach_stdout && !start.attach_stderr) print_line(record.id);
     const auto result = engine::start_container(invocation.context, record, start, std::move(lock));
     if (values.hardened && result.exit_code != 0) tell_hardened(record, words);
     return {std::move(record), result};
@@ -144,7 +144,6 @@ Started create_and_start(Invocation& invocation, RunCommand& values, const Optio
 }
 
 int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
-  if (values.detach && !values.config.attach.empty()) throw_usage("--detach and --attach exclude each other");
   if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
   check_preserved(values.config.preserve_fds);
   keep_preserved(values);

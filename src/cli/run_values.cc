@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/csv.h"
 #include "base/duration_size.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -86,10 +87,8 @@ void apply_env_file(StringMap& env, std::string_view text, std::string_view orig
     std::string_view entry = line;
     while (!entry.empty() && (entry.front() == ' ' || entry.front() == '\t')) entry.remove_prefix(1);
     if (entry.empty() || entry.front() == '#') continue;
-    const std::string_view name = entry.substr(0, entry.find('='));
-    if (name.empty() || name.find_first_of(" \t") != std::string_view::npos) {
-      throw_usage("--env-file {}:{}: {} is not NAME=value", origin, number, kelp::quoted(line));
-    }
+    // A name may have a blank in it, as podman has it: "B = 2" is "B " and " 2".
+    if (entry.front() == '=') throw_usage("--env-file {}:{}: {} is not NAME=value", origin, number, kelp::quoted(line));
     apply_env(env, entry, host);
   }
 }
@@ -102,13 +101,13 @@ Strings env_list(const StringMap& env) {
 
 Strings parse_entrypoint(std::string_view text) {
   if (text.empty()) return {};
-  if (auto words = json_words(text)) return *words;
-  return {std::string(text)};
+  auto words = json_words(text);
+  if (!words) return {std::string(text)};
+  return *words == Strings{""} ? Strings{} : *words;
 }
 
 Strings parse_health_command(std::string_view text) {
-  if (text.empty()) throw_usage("--health-cmd: a command is missing");
-  if (text == "none") return {"NONE"};
+  if (to_lower(text) == "none") return {"NONE"};
   auto words = json_words(text);
   if (!words) {
     // As HEALTHCHECK of a Containerfile, and so docker's users, begin it.
@@ -133,7 +132,7 @@ std::chrono::nanoseconds parse_health_duration(std::string_view text, std::strin
   if (text == "disable" && what == "--health-interval") return std::chrono::nanoseconds(0);
   const auto value = parse_duration(text, what, std::chrono::seconds(1));
   if (value < std::chrono::nanoseconds(0)) throw_usage("{} {}: must not be negative", what, kelp::quoted(text));
-  if (value.count() == 0 && what == "--health-timeout") throw_usage("{} {}: must be greater than 0", what, text);
+  if (value.count() == 0 && ends_with(what, "-timeout")) throw_usage("{} {}: must be greater than 0", what, text);
   return value;
 }
 
@@ -170,6 +169,11 @@ store::Ulimit parse_ulimit(std::string_view text) {
     throw_usage("--ulimit {}: the soft limit is above the hard limit", kelp::quoted(text));
   }
   return limit;
+}
+
+void add_ulimit(std::vector<store::Ulimit>& limits, store::Ulimit limit) {
+  std::erase_if(limits, [&limit](const store::Ulimit& other) { return other.name == limit.name; });
+  limits.push_back(std::move(limit));
 }
 
 std::vector<store::Ulimit> parse_limits_file(std::string_view text) {
@@ -246,6 +250,15 @@ void apply_key_value(StringMap& map, std::string_view text, std::string_view opt
   if (equals == std::string_view::npos || equals == 0)
     throw_usage("{} {}: must be KEY=VALUE", option, kelp::quoted(text));
   map[std::string(text.substr(0, equals))] = text.substr(equals + 1);
+}
+
+void apply_key_values(StringMap& map, std::string_view text, std::string_view option) {
+  Strings fields;
+  if (text.find('"') == std::string_view::npos || text.front() == '"') fields = split_csv(text, option);
+  const auto is_pair = [](const std::string& field) { return field.find('=') + 1 > 1; };
+  if (fields.empty() || !std::all_of(fields.begin(), fields.end(), is_pair)) fields = {std::string(text)};
+  if (!text.empty())
+    for (const auto& field : fields) apply_key_value(map, field, option);
 }
 
 std::string check_health_log(std::string_view text) {

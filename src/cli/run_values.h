@@ -26,9 +26,9 @@ void apply_env_file(StringMap& env, std::string_view text, std::string_view orig
 /// The same as a list in order, for exec.
 Strings env_list(const StringMap& env);
 
-/// --entrypoint: "" = none, a JSON array, or one word.
+/// --entrypoint: "" or [""] = none, a JSON array, or one word.
 Strings parse_entrypoint(std::string_view text);
-/// --health-cmd: none, a JSON array, or a shell line.
+/// --health-cmd: none, a JSON array, or a shell line. Not for an empty one, which stands for none given.
 Strings parse_health_command(std::string_view text);
 /// --health-interval: a duration, or "disable" = 0.
 std::chrono::nanoseconds parse_health_duration(std::string_view text, std::string_view what);
@@ -41,6 +41,8 @@ void parse_restart(std::string_view text, std::string& policy, unsigned& max);
 
 /// --ulimit name=soft[:hard]; -1 = unlimited.
 store::Ulimit parse_ulimit(std::string_view text);
+/// Of two limits of one name the later one counts; those of the caller only where none is given.
+void add_ulimit(std::vector<store::Ulimit>& limits, store::Ulimit limit);
 /// --ulimit host: the lines of /proc/self/limits as ulimits.
 std::vector<store::Ulimit> parse_limits_file(std::string_view text);
 
@@ -50,6 +52,8 @@ Strings parse_expose(std::string_view text);
 void apply_label_file(StringMap& labels, std::string_view text, std::string_view origin);
 /// --sysctl, --annotation: a key and a value, both needed.
 void apply_key_value(StringMap& map, std::string_view text, std::string_view option);
+/// The same with several, "a=1,b=2"; a comma that none follows belongs to the value ("ports=80,81"). "" = nothing.
+void apply_key_values(StringMap& map, std::string_view text, std::string_view option);
 /// --detach-keys "ctrl-p,ctrl-q": checked, returned as it is; "" = none.
 std::string check_detach_keys(std::string_view text);
 /// --platform from the three single options; throws when both ways are used.

@@ -13,6 +13,7 @@
 #include "engine/cdi.h"
 #include "engine/devices.h"
 #include "engine/events.h"
+#include "engine/health.h"
 #include "engine/journal.h"
 #include "engine/make_spec.h"
 #include "engine/mounts.h"
@@ -92,15 +93,17 @@ std::string full_rootfs(const std::string& path) {
   return found;
 }
 
-/// Everything that a start would refuse, refused now: nothing is on disk yet but the image.
+/// What a start would refuse, refused now: nothing is on disk yet but the image. Not a working directory that is
+/// missing: `cp` may bring it before the start.
 void check_against_root(Context& context, const store::ContainerRecord& record) {
   const LayeredRoot root(root_directories(context, record, false));
   store::Strings groups = record.config.group_add;
   std::erase(groups, "keep-groups");
   resolve_user(effective_user(record), groups, root.read("/etc/passwd").value_or(""),
                root.read("/etc/group").value_or(""));
-  check_workdir(record, root);
   effective_command(record.image, record.config);
+  if (record.config.health && record.config.health->on_failure != "none" && !effective_health(record))
+    throw_usage("--health-on-failure {}: there is no health check", record.config.health->on_failure);
   find_devices(record.config);
   find_cdi_edits(context.global.cdi_spec_dirs, record.config.devices);
 }
@@ -136,6 +139,14 @@ void take_image(store::ContainerRecord& record, const store::ImageRecord& image,
   record.image = defaults_of(image);
 }
 
+void check_numbers(const store::Resources& resources) {
+  const int score = resources.oom_score_adj.value_or(0);
+  if (score < -1000 || score > 1000) throw_usage("--oom-score-adj {}: from -1000 to 1000", score);
+  if (resources.memory.value_or(0) < 0) throw_usage("--memory: the limit must not be negative");
+  if (resources.cpus.value_or(0) < 0) throw_usage("invalid --cpus {}: a positive number", *resources.cpus);
+  if (resources.cpu_shares.value_or(0) < 0) throw_usage("--cpu-shares {}: a positive number", *resources.cpu_shares);
+}
+
 }  // namespace
 
 ContainerIds resolve_ids(Context& context, const store::ContainerConfig& config) {
@@ -158,10 +169,13 @@ void check_config(const store::ContainerConfig& config) {
   check_seccomp_profile(config);
   if (config.remove && config.restart_policy != "no" && !config.restart_policy.empty())
     throw_usage("the --rm option conflicts with --restart, when the restartPolicy is not \"\" and \"no\"");
-  if (config.resources.cpus.value_or(0) < 0)
-    throw_usage("invalid --cpus {}: a positive number", *config.resources.cpus);
   if (config.hostname.value_or("").size() > HOST_NAME_MAX)
     throw_usage("--hostname {}: longer than {} characters", quoted(*config.hostname), HOST_NAME_MAX);
+  check_numbers(config.resources);
+  if (config.tty && config.log_driver == "passthrough")
+    throw_usage("--tty and --log-driver passthrough exclude each other: the terminal is the monitor's to read");
+  if (config.ipc == "host" && config.resources.shm_size)
+    throw_usage("--shm-size and --ipc host exclude each other: /dev/shm is the host's");
   std::string_view kind;
   for (const auto& [key, value] : config.sysctl)
     if (!spec::is_namespaced_sysctl(key, &kind))

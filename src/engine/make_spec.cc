@@ -204,7 +204,7 @@ void Builder::process() {
   spec::Process& process = out.process.emplace();
   process.terminal = config.tty;
   process.cwd = !config.workdir.empty() ? config.workdir : record.image.workdir.empty() ? "/" : record.image.workdir;
-  if (process.cwd.front() != '/') process.cwd = "/" + process.cwd;
+  process.cwd = sys::clean_path("/" + process.cwd);  // "/made/.." must not need /made
   process.args = effective_command(record.image, config);
   systemd = runs_systemd(config, process.args);
   if (config.init) {

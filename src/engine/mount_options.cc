@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/csv.h"
 #include "base/duration_size.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -22,6 +23,8 @@ constexpr std::array kMountFlags = {"ro",    "rw",    "exec",    "noexec",   "su
 // Meant for the engine, not for the kernel.
 constexpr std::array kEngineOptions = {"z", "Z",     "U",     "copy",           "nocopy",
                                        "O", "idmap", "chown", "relabel=shared", "relabel=private"};
+// Docker's, for systems where containers run in a machine of their own: there is nothing to be consistent with.
+constexpr std::array kConsistencies = {"cached", "delegated", "consistent"};
 
 template <typename List>
 bool is_in(const List& list, std::string_view word) {
@@ -35,7 +38,27 @@ void check_target(const std::string& target, std::string_view text) {
     throw_usage("mount {}: the container's root cannot be mounted over", quoted(text));
 }
 
+/// The directory of upperdir= and workdir=; "" = another option.
+std::string upper_option(std::string_view option) {
+  for (const char* key : {"upperdir=", "workdir="})
+    if (starts_with(option, key)) return std::string(option.substr(std::string_view(key).size()));
+  return "";
+}
+
+/// O with upperdir= and workdir=: what the container writes stays there.
+void check_upper(const MountRequest& request, std::string_view text) {
+  int given = 0;
+  for (const std::string& option : request.options) {
+    const std::string directory = upper_option(option);
+    if (directory.empty()) continue;
+    ++given;
+    if (directory.front() != '/') throw_usage("mount {}: {} is not an absolute path", quoted(text), quoted(option));
+  }
+  if (given != 0 && given != 2) throw_usage("mount {}: upperdir= and workdir= go together", quoted(text));
+}
+
 void check_options(const MountRequest& request, std::string_view text) {
+  check_upper(request, text);
   int propagations = 0;
   for (const std::string& option : request.options) {
     const bool bindlike = request.type == "bind" || request.type == "volume" || request.type == "glob";
@@ -46,6 +69,7 @@ void check_options(const MountRequest& request, std::string_view text) {
     if (is_in(kMountFlags, option)) continue;
     if (bindlike && (is_in(kEngineOptions, option) || option == "bind" || option == "rbind")) continue;
     if (request.type == "bind" && starts_with(option, "create_host_path=")) continue;
+    if (has_option(request, "O") && !upper_option(option).empty()) continue;
     if ((bindlike || request.type == "image") && starts_with(option, "subpath=")) continue;
     if (request.type == "tmpfs") {
       if (is_in(std::array{"tmpcopyup", "notmpcopyup", "U", "noswap", "sync", "async"}, option)) continue;
@@ -144,7 +168,7 @@ MountRequest parse_volume_option(std::string_view text) {
   }
   if (parts.size() == 3)
     for (std::string& option : split(parts[2], ','))
-      if (!option.empty()) request.options.push_back(std::move(option));
+      if (!option.empty() && !is_in(kConsistencies, option)) request.options.push_back(std::move(option));
   check_target(request.target, text);
   check_options(request, text);
   if (is_in(request.options, "O") && is_in(request.options, "U"))
@@ -154,7 +178,7 @@ MountRequest parse_volume_option(std::string_view text) {
 
 MountRequest parse_mount_option(std::string_view text) {
   MountRequest request;
-  for (const std::string& member : split(text, ','))
+  for (const std::string& member : split_csv(text, "--mount"))
     if (!member.empty()) mount_member(request, member, text);
   if (request.type.empty()) request.type = "volume";
   if (!is_in(std::array{"bind", "volume", "tmpfs", "ramfs", "devpts", "image", "glob"}, request.type))
@@ -162,8 +186,6 @@ MountRequest parse_mount_option(std::string_view text) {
                 quoted(text), quoted(request.type));
   if ((request.type == "image" || request.type == "glob") && request.source.empty())
     throw_usage("--mount {}: source missing", quoted(text));
-  if (request.type == "image" && is_in(request.options, "rw"))
-    throw_usage("--mount {}: an image is mounted read-only", quoted(text));
   if (request.type == "glob" && request.target.empty() && request.source.front() == '/') {
     check_options(request, text);
     return request;  // each match where it is on the host
@@ -202,7 +224,7 @@ spec::Mount to_spec_mount(const MountRequest& request, const std::string& volume
   mount.destination = sys::clean_path(request.target);
   for (const std::string& option : request.options) {
     if (is_in(kEngineOptions, option) || starts_with(option, "create_host_path=") || starts_with(option, "subpath=") ||
-        option == "notmpcopyup")
+        option == "notmpcopyup" || !upper_option(option).empty())
       continue;
     mount.options.push_back(option);
   }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -39,10 +40,16 @@ std::string working_directory() {
   return path;
 }
 
-bool is_named(const std::vector<MountRequest>& requests, const std::string& target) {
-  return std::any_of(requests.begin(), requests.end(), [&](const MountRequest& other) {
+/// The mount at that place, if there is one already.
+const MountRequest* mount_at(const std::vector<MountRequest>& requests, const std::string& target) {
+  const auto found = std::find_if(requests.begin(), requests.end(), [&](const MountRequest& other) {
     return sys::clean_path(other.target) == sys::clean_path(target);
   });
+  return found == requests.end() ? nullptr : &*found;
+}
+
+bool is_named(const std::vector<MountRequest>& requests, const std::string& target) {
+  return mount_at(requests, target) != nullptr;
 }
 
 void look_at_source(const MountRequest& request) {
@@ -110,11 +117,16 @@ spec::Mount plan_overlay(Context& context, const store::ContainerRecord& record,
     const auto image = image_of(context, request);
     ensure_layers(context, image, map);
     overlay.lowers = store::overlay_lowers(context.layout, image.chains(), map);
+    overlay.writable = has_option(request, "rw");
     std::erase(bind.options, "rw");
-    if (!has_option(bind, "ro")) bind.options.emplace_back("ro");
+    if (!overlay.writable && !has_option(bind, "ro")) bind.options.emplace_back("ro");
   } else {
     overlay.lowers = {source};
     overlay.writable = true;
+    for (const std::string& option : request.options) {
+      if (starts_with(option, "upperdir=")) overlay.upper = option.substr(9);
+      if (starts_with(option, "workdir=")) overlay.work = option.substr(8);
+    }
   }
   plan.overlays.push_back(std::move(overlay));
   return to_spec_mount(bind, "");
@@ -138,7 +150,9 @@ void mount_overlays(const std::vector<SessionOverlay>& overlays) {
     if (!target) throw_errno("open {}/mnt", wanted.directory);
     sys::OverlayPlan plan;
     plan.lowers = wanted.lowers;
-    if (wanted.writable) {
+    plan.upper = wanted.upper;
+    plan.work = wanted.work;
+    if (wanted.writable && plan.upper.empty()) {
       // What was written in an earlier run goes, as podman has it.
       for (const char* name : {"/upper", "/work"}) sys::remove_tree(wanted.directory + name);
       plan.upper = wanted.directory + "/upper";
@@ -149,7 +163,7 @@ void mount_overlays(const std::vector<SessionOverlay>& overlays) {
       const Fd to(::open(plan.upper.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
       if (!from) throw_errno("open {}", wanted.lowers.front());
       sys::copy_attributes(from.get(), to.get());
-    } else if (plan.lowers.size() == 1) {
+    } else if (!wanted.writable && plan.lowers.size() == 1) {
       sys::move_mount(sys::open_tree_clone(AT_FDCWD, plan.lowers.front().c_str(), false), target.get());
       continue;
     }
@@ -189,7 +203,6 @@ std::vector<MountRequest> resolve_mount_requests(Context& context, const store::
       add_matches(request, requests);
       continue;
     }
-    if (is_named(requests, request.target)) throw_usage("{}: duplicate mount destination", request.target);
     if (has_option(request, "idmap"))
       throw UsageError(fmt::format("mount {}: idmap: the kernel lets only root map the ids of a mount", request.target))
           .with_hint("U gives the files to the container's user; --userns keep-id makes that user you");
@@ -203,6 +216,13 @@ std::vector<MountRequest> resolve_mount_requests(Context& context, const store::
       look_at_source(request);
     } else if (request.type == "volume" && !request.source.empty()) {
       store::check_name(request.source, "volume");
+    }
+    if (const MountRequest* other = mount_at(requests, request.target)) {
+      // Asked for twice in the same words, as scripts do that gather their options.
+      if (std::tie(other->type, other->source, other->options) ==
+          std::tie(request.type, request.source, request.options))
+        continue;
+      throw_usage("{}: duplicate mount destination", request.target);
     }
     requests.push_back(std::move(request));
   }

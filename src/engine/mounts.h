@@ -38,11 +38,12 @@ struct RelabelRequest {
   bool shared = false;  ///< :z: without the level of the container
 };
 
-/// An overlay that the session mounts, for type=image and the option O. upper "" = read-only.
+/// An overlay that the session mounts, for type=image and the option O.
 struct SessionOverlay {
   store::Strings lowers;  ///< top first
   std::string directory;  ///< of the bundle, made where missing: mnt, and upper and work, which begin empty each time
   bool writable = false;
+  std::string upper, work;  ///< the caller's own, which keep what is written; "" = those of the bundle
 };
 
 /// What subpath= names below the root of a volume, a directory of the host or an image, and the place in the bundle

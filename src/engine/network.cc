@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "engine/host.h"
 #include "store/containers.h"
@@ -82,7 +83,15 @@ std::string text_of(const char* path) { return sys::read_small_file(path).value_
 
 std::vector<store::PortMapping> resolve_ports(const store::ContainerConfig& config, const NetworkMode& mode,
                                               const store::Strings& image_ports) {
-  std::vector<store::PortMapping> wanted = config.ports;
+  if (mode.kind != Kind::slirp4netns && !config.ports.empty())
+    log::warn("no port is published: only a network of the container's own has ports to forward to");
+  std::vector<store::PortMapping> wanted;
+  for (const store::PortMapping& port : config.ports) {
+    const auto same = [&port](const store::PortMapping& other) {
+      return port.host_port != 0 && words(other) == words(port) && other.container_port == port.container_port;
+    };
+    if (std::none_of(wanted.begin(), wanted.end(), same)) wanted.push_back(port);
+  }
   if (config.publish_all) {
     std::set<std::string> exposed(image_ports.begin(), image_ports.end());
     exposed.insert(config.expose.begin(), config.expose.end());

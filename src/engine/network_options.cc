@@ -1,6 +1,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -152,10 +153,30 @@ std::vector<store::PortMapping> parse_publish(std::string_view text) {
   return made;
 }
 
+namespace {
+
+/// Options for /etc/hosts and /etc/resolv.conf that would have no effect.
+void check_names(const store::ContainerConfig& config, const NetworkMode& mode) {
+  const bool dns = !config.dns.empty() || !config.dns_search.empty() || !config.dns_option.empty();
+  if (dns && mode.kind == Kind::none)
+    throw_usage("--dns and --network none exclude each other: nothing can be asked for a name");
+  if (mode.kind == Kind::container && (dns || !config.add_host.empty()))
+    throw UsageError("--dns and --add-host exclude the network of another container: its names are shared")
+        .with_hint("give the options to that container");
+  if (config.no_hosts && !config.add_host.empty()) throw_usage("--no-hosts and --add-host exclude each other");
+  if (config.dns.size() > 1 && std::count(config.dns.begin(), config.dns.end(), "none") > 0)
+    throw_usage("--dns none excludes other name servers");
+  if (config.dns_search.size() > 1 && std::count(config.dns_search.begin(), config.dns_search.end(), ".") > 0)
+    throw_usage("--dns-search . excludes other domains");
+  for (const std::string& domain : config.dns_search)
+    for (const char c : domain)
+      if (std::isalnum(static_cast<unsigned char>(c)) == 0 && std::string_view("._-").find(c) == std::string_view::npos)
+        throw_usage("--dns-search {}: not a domain", quoted(domain));
+}
+
+}  // namespace
+
 void check_network(const store::ContainerConfig& config, const NetworkMode& mode) {
-  const bool has_ports = !config.ports.empty() || config.publish_all;
-  if (has_ports && mode.kind == Kind::container)
-    throw_usage("ports cannot be published in the network of another container: publish them on that one");
   if (mode.kind == Kind::slirp4netns)
     for (const store::PortMapping& port : config.ports)
       if (sys::is_ipv6(port.host_ip))
@@ -165,8 +186,7 @@ void check_network(const store::ContainerConfig& config, const NetworkMode& mode
       throw_usage("--ip, --ip6 and --mac-address need a user-defined network");
   }
   if (!config.network_aliases.empty()) throw_usage("--network-alias needs a user-defined network");
-  if (mode.kind == Kind::none && !config.dns.empty())
-    throw_usage("--dns and --network none exclude each other: nothing can be asked for a name");
+  check_names(config, mode);
   for (const std::string& server : config.dns)
     if (server != "none" && !sys::is_ipv4(server) && !sys::is_ipv6(server))
       throw_usage("--dns {}: not an IP address", quoted(server));

@@ -234,6 +234,8 @@ void choose_namespaces(Context& context, const store::ContainerRecord& record, S
   input.hostname = host_name ? context.host().host_name.get() : default_hostname(record);
   if (input.uts.kind == Kind::host && config.hostname)
     throw_usage("--hostname cannot be set while the container uses the host's uts namespace");
+  if (starts_with(config.uts, "container:") && config.hostname)
+    throw_usage("--hostname cannot be set while the container uses the uts namespace of another one");
 }
 
 /// A layer may have become doubtful since (power cut, another kernel's boot): it is made again from its blob.
@@ -394,6 +396,8 @@ std::string effective_user(const store::ContainerRecord& record) {
 
 void check_workdir(const store::ContainerRecord& record, const LayeredRoot& root) {
   const std::string workdir = sys::clean_path("/" + record.config.workdir);
+  if (!record.config.workdir.empty() && record.config.workdir.front() != '/')
+    throw Error(fmt::format("workdir {} is not an absolute path", quoted(record.config.workdir)), kExitCannotInvoke);
   if (record.config.workdir.empty() || workdir == "/" || workdir == sys::clean_path("/" + record.image.workdir)) return;
   for (const store::MountRequest& mount : record.config.mounts)
     if (starts_with(workdir + "/", sys::clean_path(mount.target) + "/")) return;

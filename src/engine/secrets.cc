@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "engine/context.h"
@@ -13,8 +15,15 @@ namespace kelp::engine {
 
 store::SecretRequest parse_secret_option(std::string_view text) {
   auto parts = split(text, ',');
-  if (!parts.empty() && starts_with(parts.front(), "source=")) parts.front().erase(0, 7);
-  if (parts.empty() || parts.front().empty()) throw_usage("--secret {}: the name is missing", kelp::quoted(text));
+  // The name stands first and bare, or anywhere as source=NAME.
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (starts_with(parts[i], "source=")) {
+      std::rotate(parts.begin(), parts.begin() + static_cast<std::ptrdiff_t>(i),
+                  parts.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+      parts.front().erase(0, 7);
+    }
+  if (parts.empty() || parts.front().empty() || parts.front().find('=') != std::string::npos)
+    throw_usage("--secret {}: the name is missing", kelp::quoted(text));
   store::SecretRequest request;
   request.name = parts.front();
   bool file_option = false;

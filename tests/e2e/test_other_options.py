@@ -58,6 +58,21 @@ def test_requires_starts_what_is_needed_first(kelp):
     assert set(kelp("rm", "--depend", "base").lines) >= {"base"} and kelp("ps", "-aq").text == ""
 
 
+def test_a_container_that_cannot_start_does_not_stay(kelp):
+    """With --rm, also when it fails before there is a monitor."""
+    kelp("create", "--name", "bad", *NONE, "busybox", "no-such-program")
+    for options in (("--requires", "bad"), ("-w", "/missing"), ("--pidfile", "/missing/pid"), ("--tmpfs", "/x:size=x"),
+                    ("--uts", "host", "-h", "x"), ("--detach-keys", "nonsense"), ("-d", "-w", "/missing")):
+        kelp.fails("run", "--rm", *NONE, "-v", "/anonymous", *options, "busybox", "true", code=None)
+        assert kelp("ps", "-a", "--format", "{{.Names}}").lines == ["bad"], options
+        assert kelp("volume", "ls", "-q").text == "", options
+
+
+def test_ports_without_a_network_of_their_own_are_told_of(kelp):
+    for network in (NONE, ("--network", "host")):
+        assert "no port is published" in kelp("run", "--rm", *network, "-p", "18080:80", "busybox", "true").err
+
+
 def test_environment_of_the_caller(kelp):
     env = {"ONE_OF_MINE": "yes", "https_proxy": "http://proxy.invalid:1"}
     look = ("busybox", "sh", "-c", "echo $ONE_OF_MINE,$https_proxy")
@@ -126,7 +141,7 @@ def test_uts_namespace(kelp):
 def test_startup_check_is_cut_off(kelp):
     kelp("run", "-d", "--name", "h", *NONE, "--health-cmd", "true", "--health-startup-cmd", "sleep 1000",
          "--health-startup-timeout", "1s", "--health-startup-interval", "1s", "busybox", "sleep", "1000")
-    kelp("healthcheck", "run", "h", code=1, timeout=60)
+    kelp("healthcheck", "run", "h", code=125, timeout=60)
     shown = json.loads(kelp("inspect", "--format", "{{json .Config.StartupHealthCheck}}", "h").out)
     assert shown["Timeout"] == 10**9
 

@@ -2,11 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include "base/csv.h"
 #include "base/error.h"
 
+using kelp::split_csv;
 using kelp::cli::Kind;
 using kelp::cli::OptionSet;
-using kelp::cli::split_csv;
 using kelp::cli::Strings;
 
 namespace {

@@ -25,8 +25,11 @@ TEST_CASE("environment files") {
   StringMap env;
   apply_env_file(env, "# comment\n\nA=1\r\n  B=two words\nHOME\n", "f", {{"HOME", "/h"}});
   CHECK(env == StringMap{{"A", "1"}, {"B", "two words"}, {"HOME", "/h"}});
-  CHECK_THROWS_WITH_AS(apply_env_file(env, "A=1\nbad line=x\n", "f", {}),
-                       "--env-file f:2: \"bad line=x\" is not NAME=value", UsageError);
+  env.clear();
+  apply_env_file(env, "B = 2\nexport C=3\n", "f", {});  // as podman takes them
+  CHECK(env == StringMap{{"B ", " 2"}, {"export C", "3"}});
+  CHECK_THROWS_WITH_AS(apply_env_file(env, "A=1\n=x\n", "f", {}), "--env-file f:2: \"=x\" is not NAME=value",
+                       UsageError);
 }
 
 TEST_CASE("entrypoint and health command") {
@@ -34,18 +37,20 @@ TEST_CASE("entrypoint and health command") {
   CHECK(parse_entrypoint("/bin/sh -c") == Strings{"/bin/sh -c"});
   CHECK(parse_entrypoint("[\"a\", \"b c\"]") == Strings{"a", "b c"});
   CHECK(parse_entrypoint("[") == Strings{"["});
+  CHECK(parse_entrypoint("[\"\"]").empty());
   CHECK(parse_health_command("none") == Strings{"NONE"});
+  CHECK(parse_health_command("NONE") == Strings{"NONE"});
   CHECK(parse_health_command("curl -f x") == Strings{"CMD-SHELL", "curl -f x"});
   CHECK(parse_health_command("CMD-SHELL curl -f x || exit 1") == Strings{"CMD-SHELL", "curl -f x || exit 1"});
   CHECK(parse_health_command("CMD curl  -f x") == Strings{"CMD", "curl", "-f", "x"});
   CHECK(parse_health_command("CMD-SHELL") == Strings{"CMD-SHELL", "CMD-SHELL"});
   CHECK(parse_health_command("[\"curl\", \"x\"]") == Strings{"CMD", "curl", "x"});
   CHECK(parse_health_command("[\"CMD\", \"curl\"]") == Strings{"CMD", "curl"});
-  CHECK_THROWS_AS(parse_health_command(""), UsageError);
   CHECK(parse_health_duration("disable", "--health-interval").count() == 0);
   CHECK(parse_health_duration("5s", "--health-timeout") == std::chrono::seconds(5));
   CHECK_THROWS_AS(parse_health_duration("x", "--health-timeout"), UsageError);
   CHECK_THROWS_AS(parse_health_duration("0s", "--health-timeout"), UsageError);
+  CHECK_THROWS_AS(parse_health_duration("0s", "--health-startup-timeout"), UsageError);
 }
 
 TEST_CASE("restart policy") {
@@ -70,6 +75,10 @@ TEST_CASE("resource limits") {
   limit = parse_ulimit("RLIMIT_CORE=-1");
   CHECK(limit.name == "core");
   CHECK(limit.hard == -1);
+  std::vector<kelp::store::Ulimit> limits{{"nofile", 1, 2}, {"core", 0, 0}};
+  add_ulimit(limits, {"nofile", 3, 4});
+  REQUIRE(limits.size() == 2);
+  CHECK(limits[1].soft == 3);
   CHECK_THROWS_AS(parse_ulimit("nofile"), UsageError);
   CHECK_THROWS_AS(parse_ulimit("files=1"), UsageError);
   CHECK_THROWS_AS(parse_ulimit("nofile=2:1"), UsageError);
@@ -106,6 +115,15 @@ TEST_CASE("small forms") {
   apply_key_value(sysctl, "net.core.somaxconn=5", "--sysctl");
   CHECK(sysctl.at("net.core.somaxconn") == "5");
   CHECK_THROWS_AS(apply_key_value(sysctl, "novalue", "--sysctl"), UsageError);
+  StringMap pairs;
+  apply_key_values(pairs, "a=1,b=2", "--annotation");
+  apply_key_values(pairs, "ports=80,81", "--annotation");
+  apply_key_values(pairs, "\"c=x,y=z\",d=", "--annotation");
+  apply_key_values(pairs, "q={\"k\": 1}", "--annotation");
+  apply_key_values(pairs, "", "--annotation");
+  CHECK(pairs == StringMap{{"a", "1"}, {"b", "2"}, {"ports", "80,81"}, {"c", "x,y=z"}, {"d", ""}, {"q", "{\"k\": 1}"}});
+  CHECK_THROWS_AS(apply_key_values(pairs, "novalue", "--sysctl"), UsageError);
+  CHECK_THROWS_AS(apply_key_values(pairs, "=x", "--sysctl"), UsageError);
 }
 
 TEST_CASE("the last words of a program name the part of --hardened that it cannot live with") {

@@ -72,6 +72,29 @@ TEST_CASE("hosts and resolv.conf") {
   config.dns_search = {"."};
   config.dns_option = {"ndots:2"};
   CHECK(make_resolv_conf(config, plan, host_file) == "nameserver 1.1.1.1\noptions ndots:2\n");
+  config.add_host.clear();
+  CHECK_NOTHROW(check_network(config, parse_network_mode({"host"})));
+  CHECK_THROWS_AS(check_network(config, parse_network_mode({"none"})), UsageError);
+  CHECK_THROWS_AS(check_network(config, parse_network_mode({"container:x"})), UsageError);
+  const auto refused = [](const store::ContainerConfig& bad, const char* mode = "host") {
+    CHECK_THROWS_AS(check_network(bad, parse_network_mode({mode})), UsageError);
+  };
+  store::ContainerConfig bad;
+  bad.add_host = {"a:1.2.3.4"};
+  CHECK_NOTHROW(check_network(bad, parse_network_mode({"none"})));
+  refused(bad, "container:x");
+  bad.no_hosts = true;
+  refused(bad);
+  bad = {};
+  bad.dns_search = {"x"};
+  refused(bad, "none");
+  bad.dns_search = {".", "x"};
+  refused(bad);
+  bad.dns_search = {"not a domain"};
+  refused(bad);
+  bad = {};
+  bad.dns = {"none", "1.1.1.1"};
+  refused(bad);
 }
 
 TEST_CASE("-v, --mount and --tmpfs") {
@@ -85,11 +108,17 @@ TEST_CASE("-v, --mount and --tmpfs") {
   CHECK(typed.source == "/a");
   CHECK(typed.options == Strings{"ro", "rslave"});
   CHECK(parse_mount_option("source=data,target=/d").type == "volume");
+  CHECK(parse_mount_option("type=bind,\"src=/a,b\",dst=/d").source == "/a,b");
+  CHECK(parse_volume_option("/a:/b:cached,ro").options == Strings{"ro"});
+  const auto kept = parse_volume_option("/a:/b:O,upperdir=/u,workdir=/w");
+  CHECK(to_spec_mount(kept, "").options == Strings{"rbind", "rprivate"});
+  CHECK(has_option(parse_mount_option("type=image,src=i,dst=/i,rw=true"), "rw"));
   const auto memory = parse_tmpfs_option("/t:size=10m,mode=1777,ro");
   CHECK(to_spec_mount(memory, "").options ==
         Strings{"size=10m", "mode=1777", "ro", "nosuid", "nodev", "rprivate", "tmpcopyup"});
   CHECK(to_spec_mount({"volume", "data", "/d", {}}, "/vol/_data").source == "/vol/_data");
-  for (const char* bad : {"", ":/a", "/a:b", "a:/", "/a:/b:x", "/a:/b:ro,rw", "/a:/b:ro:z", "/a:/b:shared,slave"}) {
+  for (const char* bad : {"", ":/a", "/a:b", "a:/", "/a:/b:x", "/a:/b:ro,rw", "/a:/b:ro:z", "/a:/b:shared,slave",
+                          "/a:/b:O,upperdir=/u", "/a:/b:O,upperdir=u,workdir=/w", "/a:/b:upperdir=/u,workdir=/w"}) {
     CAPTURE(bad);
     CHECK_THROWS_AS(parse_volume_option(bad), UsageError);
   }
