@@ -41,6 +41,7 @@ int exec(Invocation& invocation, ExecCommand& values) {
   if (invocation.arguments.empty()) {
     throw UsageError("kelp exec needs a command to run", engine::kExitNoExec).with_hint("see 'kelp exec --help'");
   }
+  if (invocation.arguments.front().empty()) throw UsageError("kelp exec: the command is empty", kExitNotFound);
   values.request.command = invocation.arguments;
   StringMap env;
   const StringMap host = values.env.empty() && values.env_files.empty() ? StringMap{} : host_environment();

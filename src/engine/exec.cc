@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 #include "engine/session.h"
 #include "engine/users.h"
 #include "monitor/protocol.h"
+#include "monitor/runtime_log.h"
 #include "spec/runtime_config.h"
 #include "store/containers.h"
 #include "sys/capability.h"
@@ -209,7 +211,11 @@ class Exec {
  private:
   void add(int number, int fd);
   int stream(int number, bool reads);
-  void send(const store::ContainerRecord& record, const std::string& console_path);
+  int add_next(int fd);
+  void pass_streams(Context& context, const store::ContainerRecord& record);
+  void pass_detached(Context& context);
+  bool has_started();
+  void send(const store::ContainerRecord& record);
   void read_link();
   void handle_signals();
   void attach_terminal(Fd master);
@@ -222,11 +228,18 @@ class Exec {
   monitor::Records records_;
   std::vector<int> fds_;
   std::vector<Fd> owned_;
-  Fd master_;
+  Fd master_, null_;
   sys::RawMode* raw_ = nullptr;
   std::vector<std::unique_ptr<Copier>> inputs_, outputs_;
   std::optional<int> code_;
   unsigned passed_ = 0;  ///< descriptors that the process gets, from 3 on
+  int next_number_ = 0;  ///< of the runtime's descriptors: those behind the process'
+  Fd dir_;               ///< where the console's socket stands
+  std::optional<sys::ConsoleSocket> console_;
+  store::Strings global_arguments_, arguments_;
+  std::optional<monitor::RuntimeLog> log_;
+  Fd started_;  ///< of a detached process with a terminal: gets a byte when its command runs
+  int started_watch_ = 0;
   bool detached_ = false;
 };
 
@@ -251,16 +264,26 @@ int Exec::stream(int number, bool reads) {
   return far;
 }
 
-void Exec::send(const store::ContainerRecord& record, const std::string& console_path) {
+bool Exec::has_started() {
+  pollfd ready{started_.get(), POLLIN, 0};
+  char byte = 0;
+  return started_ && ::poll(&ready, 1, 0) == 1 && ::read(started_.get(), &byte, 1) == 1;
+}
+
+/// For the runtime alone. Returns its number there.
+int Exec::add_next(int fd) {
+  add(next_number_, fd);
+  return next_number_++;
+}
+
+std::string fd_path(int number) { return fmt::format("/proc/self/fd/{}", number); }
+
+void Exec::send(const store::ContainerRecord& record) {
+  for (const auto& argument : global_arguments_) records_.add("arg", argument);
   records_.add("arg", "exec");
   records_.add("arg", "--process");
-  records_.add("arg", fmt::format("/proc/self/fd/{}", 3 + passed_));
-  if (request_.detach) records_.add("arg", "--detach");
-  if (!console_path.empty()) {
-    records_.add("arg", "--tty");
-    records_.add("arg", "--console-socket");
-    records_.add("arg", console_path);
-  }
+  records_.add("arg", fd_path(3 + static_cast<int>(passed_)));
+  for (const auto& argument : arguments_) records_.add("arg", argument);
   if (passed_ != 0) {
     records_.add("arg", "--preserve-fds");
     records_.add("arg", std::to_string(passed_));
@@ -278,7 +301,7 @@ void Exec::read_link() {
   if (received == monitor::Received::gone) {
     if (!code_) code_ = 137;  // the monitor has gone, so the container was killed
   } else if (frame.header.type == Msg::exec_ended) {
-    code_ = static_cast<int>(frame.header.value);
+    code_ = has_started() ? 0 : static_cast<int>(frame.header.value);
   } else if (frame.header.type == Msg::failed) {
     throw Error(std::string(frame.payload), static_cast<int>(frame.header.value));
   }
@@ -313,55 +336,93 @@ void Exec::attach_terminal(Fd master) {
   inputs_.push_back(std::move(typed));
 }
 
-int Exec::run(Context& context, const store::ContainerRecord& record, const Fd& process) {
-  const int process_number = 3 + static_cast<int>(passed_), dir_number = process_number + 1;
-  const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  for (int fd = 3; fd < process_number; ++fd) {
-    const bool wanted = fd < 3 + static_cast<int>(request_.preserve_fds) ||
-                        std::find(request_.preserved.begin(), request_.preserved.end(), fd) != request_.preserved.end();
-    add(fd, wanted ? fd : null.get());
-  }
-  add(process_number, process.get());
-  const bool terminal = request_.tty && !request_.detach;
-  // kelp-oci sends the terminal to a socket while it waits; others do so only when they detach, and otherwise want a
-  // terminal of ours to work on.
-  const bool console_wanted = terminal && is_own_runtime(context);
-  std::optional<sys::ConsoleSocket> console;
-  Fd dir;
-  std::string console_path;
-  if (console_wanted) {
-    dir = Fd(::open(context.layout.run_of(record.id).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!dir) throw_errno("open {}", context.layout.run_of(record.id));
-    const std::string name = fmt::format("exec-{}.sock", ::getpid());
-    console.emplace(dir.get(), name);
-    add(dir_number, dir.get());
-    console_path = fmt::format("/proc/self/fd/{}/{}", dir_number, name);
-    add(0, null.get());
-    add(1, null.get());
-    add(2, 2);  // for the runtime's own complaints
-    loop_.watch(console->fd(), POLLIN, [&](short) {
-      if (!master_) attach_terminal(console->receive(5000));
+/// Nobody looks at what it reads and writes, and its errors before the command runs come to us through a log. A
+/// terminal is kept open by the runtime, which then stays, as the monitor's child, for as long as the process.
+void Exec::pass_detached(Context& context) {
+  log_.emplace();
+  global_arguments_ = {"--log", fd_path(add_next(log_->fd())), "--log-format", "json"};
+  for (const int fd : {1, 2}) add(fd, null_.get());
+  if (!request_.tty) {
+    add(0, null_.get());
+    arguments_ = {"--detach"};
+  } else if (!is_own_runtime(context)) {
+    throw Error("a detached process with a terminal needs kelp-oci as the container's runtime")
+        .with_hint("leave out --tty, or --detach");
+  } else {
+    owned_.emplace_back(::eventfd(0, EFD_CLOEXEC));  // an input in which nothing ever comes, nor an end
+    add(0, owned_.back().get());
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) < 0) throw_errno("make a pipe");
+    started_ = Fd(ends[0]);
+    owned_.emplace_back(ends[1]);
+    arguments_ = {"--started-fd", std::to_string(add_next(ends[1]))};
+    started_watch_ = loop_.watch(started_.get(), POLLIN, [this](short) {
+      if (has_started()) {
+        code_ = 0;
+        loop_.stop();
+      }
+      loop_.forget(std::exchange(started_watch_, 0));
     });
-  } else if (terminal) {
+  }
+}
+
+/// Our own descriptors, or a terminal.
+void Exec::pass_streams(Context& context, const store::ContainerRecord& record) {
+  if (!request_.tty) {
+    add(0, request_.interactive ? stream(0, true) : null_.get());
+    add(1, stream(1, false));
+    add(2, stream(2, false));
+  } else if (is_own_runtime(context)) {
+    // kelp-oci sends the terminal to a socket while it waits; others do so only when they detach, and otherwise want a
+    // terminal of ours to work on.
+    dir_ = Fd(::open(context.layout.run_of(record.id).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!dir_) throw_errno("open {}", context.layout.run_of(record.id));
+    const std::string name = fmt::format("exec-{}.sock", ::getpid());
+    console_.emplace(dir_.get(), name);
+    arguments_ = {"--tty", "--console-socket", fd_path(add_next(dir_.get())) + "/" + name};
+    add(0, null_.get());
+    add(1, null_.get());
+    add(2, 2);  // for the runtime's own complaints
+    loop_.watch(console_->fd(), POLLIN, [this](short) {
+      if (!master_) attach_terminal(console_->receive(5000));
+    });
+  } else {
     sys::Pty pty = sys::open_pty();
     for (const int fd : {0, 1, 2}) add(fd, pty.slave.get());
     owned_.push_back(std::move(pty.slave));
     attach_terminal(std::move(pty.master));
-  } else {
-    add(0, request_.interactive && !request_.detach ? stream(0, true) : null.get());
-    add(1, request_.detach ? null.get() : stream(1, false));
-    add(2, request_.detach ? null.get() : stream(2, false));
   }
-  send(record, console_path);
+}
+
+int Exec::run(Context& context, const store::ContainerRecord& record, const Fd& process) {
+  next_number_ = 3 + static_cast<int>(passed_);
+  null_ = Fd(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  for (int fd = 3; fd < next_number_; ++fd) {
+    const bool wanted = fd < 3 + static_cast<int>(request_.preserve_fds) ||
+                        std::find(request_.preserved.begin(), request_.preserved.end(), fd) != request_.preserved.end();
+    add(fd, wanted ? fd : null_.get());
+  }
+  add_next(process.get());
+  if (request_.detach)
+    pass_detached(context);
+  else
+    pass_streams(context, record);
+  send(record);
   owned_.clear();
   loop_.watch(link_.socket.get(), POLLIN, [this](short) { read_link(); });
   loop_.watch(signals_.fd(), POLLIN, [this](short) { handle_signals(); });
-  sys::RawMode raw(terminal && request_.interactive ? 0 : -1);
+  sys::RawMode raw(request_.tty && request_.interactive && !request_.detach ? 0 : -1);
   raw_ = &raw;
   loop_.run();
   if (detached_) return 0;
   inputs_.clear();
   for (const auto& output : outputs_) output->drain();
+  if (request_.detach && *code_ != 0) {
+    const monitor::RuntimeWords words = log_->read();
+    throw Error(words.error.empty() ? fmt::format("the runtime ended with {}", *code_) : words.error,
+                is_own_runtime(context) ? *code_ : monitor::exit_code_of_words(words.error))
+        .with_hint(words.hint);
+  }
   return *code_;
 }
 

@@ -321,6 +321,10 @@ int exec_in_container(const ExecOptions& options) {
   if (console.valid()) master = receive_terminal(console, plan.process.console_size);
   link.go();
   serve_until_exec(link, container.state(record), plan.profile ? &*plan.profile : nullptr);
+  if (options.started_fd >= 0) {  // whoever reads it may have gone; we go on
+    const Fd started(options.started_fd);
+    (void)!::write(started.get(), "s", 1);
+  }
   if (options.detach) {
     child.detach();
     return 0;

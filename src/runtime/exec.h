@@ -21,6 +21,7 @@ struct ExecOptions {
   std::string console_socket, pid_file, pidfd_socket;
   int preserve_fds = 0;
   bool detach = false;
+  int started_fd = -1;  ///< gets a byte when the command runs; -1 = nobody asks
 };
 
 /// `kelp-oci exec`: another process in a running container. Returns its exit code; 0 at once with `detach`.

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import needs
+from harness import needs, waiting
 
 NONE = ("--network", "none")
 
@@ -75,6 +75,20 @@ def test_detached(one):
         assert time.monotonic() < end
         time.sleep(0.05)
     assert "sleep 1000" in one("exec", "one", "ps", "-o", "args").out
+
+
+def test_detached_with_a_terminal(one):
+    one("exec", "-d", "-t", "one", "sh", "-c", "tty >/tmp/tty; test -t 0 && read x; echo read >/tmp/read; sleep 1000")
+    waiting.until("a terminal", lambda: one("exec", "one", "cat", "/tmp/tty", code=None).text == "/dev/pts/0")
+    one("exec", "-d", "-t", "one", "false")  # it was started, and how it ends is its own matter
+    assert one("exec", "one", "test", "-e", "/tmp/read", code=1).out == ""  # its input has no end
+
+
+def test_detached_says_why_it_did_not_start(one):
+    for terminal in ((), ("-t",)):
+        one.fails("exec", "-d", *terminal, "one", "no-such-command", code=127, says="no-such-command")
+        one.fails("exec", "-d", *terminal, "one", "/etc/passwd", code=126, says="/etc/passwd")
+        one.fails("exec", "-d", *terminal, "-w", "/missing", "one", "true", code=127, says="/missing")
 
 
 def test_the_monitor_shows_no_trace_afterwards(one):

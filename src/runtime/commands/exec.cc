@@ -1,5 +1,7 @@
 #include "runtime/exec.h"
 
+#include <fcntl.h>
+
 #include <array>
 
 #include "base/error.h"
@@ -15,6 +17,7 @@ constexpr std::array kOptions = {
     OptionSpec{"pid-file", 0, "FILE", "write the process' id there"},
     OptionSpec{"pidfd-socket", 0, "PATH", "unix socket that gets a pidfd of the process"},
     OptionSpec{"detach", 'd', nullptr, "do not wait for its end"},
+    OptionSpec{"started-fd", 0, "N", "say \"s\" there when the command runs", true},
     OptionSpec{"tty", 't', nullptr, "give it a terminal"},
     OptionSpec{"env", 'e', "NAME=VALUE", "set an environment variable"},
     OptionSpec{"user", 'u', "UID[:GID]", "user in the container"},
@@ -57,6 +60,9 @@ int exec(const Call& call) {
   options.pid_file = call.options.value("pid-file");
   options.preserve_fds = call.options.number("preserve-fds", 0, 0, 1000);
   options.detach = call.options.flag("detach");
+  options.started_fd = call.options.number("started-fd", -1, 3, 1 << 20);
+  if (options.started_fd >= 0 && ::fcntl(options.started_fd, F_SETFD, FD_CLOEXEC) < 0)
+    throw_usage("--started-fd {}: this descriptor is not open", options.started_fd);
   return exec_in_container(options);
 }
 
