@@ -241,10 +241,15 @@ std::string read_inside(Context& context, const store::ContainerRecord& record, 
   return sys::read_rest(memory.get(), path);
 }
 
-const TopColumn& column_named(std::string_view word) {
+const TopColumn* find_column(std::string_view word) {
   for (const TopColumn& column : top_columns()) {
-    if (column.name == word || (!column.code.empty() && column.code == word)) return column;
+    if (column.name == word || (!column.code.empty() && column.code == word)) return &column;
   }
+  return nullptr;
+}
+
+const TopColumn& column_named(std::string_view word) {
+  if (const TopColumn* column = find_column(word)) return *column;
   std::vector<std::string> names;
   for (const TopColumn& column : top_columns()) names.emplace_back(column.name);
   throw_usage("top: unknown column {}; there are: {}", quoted(word), join(names, ", "));
@@ -284,6 +289,8 @@ const std::vector<TopColumn>& top_columns() {
   };
   return kColumns;
 }
+
+bool is_top_column(std::string_view word) { return find_column(word) != nullptr; }
 
 std::vector<store::Strings> container_processes(Context& context, const store::ContainerRecord& record,
                                                 const store::Strings& wanted) {

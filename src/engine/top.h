@@ -18,6 +18,8 @@ struct TopColumn {
   std::string_view heading;  ///< "PID"
 };
 const std::vector<TopColumn>& top_columns();
+/// Whether it is a column's name or code.
+bool is_top_column(std::string_view word);
 
 /// Rows of the container's processes, those of its PID namespace, in the order of their PIDs; the first row is the
 /// heading. wanted: names or codes; empty = podman's default columns.
