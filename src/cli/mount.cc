@@ -19,10 +19,12 @@ struct MountCommand {
   bool no_trunc = false;
 };
 
-void print_mounts(const std::vector<std::pair<std::string, std::string>>& mounts, const MountCommand& values) {
+void print_mounts(Invocation& invocation, const std::vector<std::pair<std::string, std::string>>& mounts,
+                  const MountCommand& values) {
   if (values.format == "json") {
     Json list = Json::array();
-    for (const auto& [id, path] : mounts) list.push_back({{"id", id}, {"mountpoint", path}});
+    for (const auto& [id, path] : mounts)
+      list.push_back({{"id", id}, {"Names", {store::get(invocation.context.layout, id).name}}, {"mountpoint", path}});
     print(pretty_json(list));
     return;
   }
@@ -32,7 +34,7 @@ void print_mounts(const std::vector<std::pair<std::string, std::string>>& mounts
 int mount(Invocation& invocation, const MountCommand& values) {
   const bool listing = invocation.arguments.empty() && !values.choice.all && !values.choice.latest;
   if (listing) {
-    print_mounts(engine::mounted_containers(invocation.context), values);
+    print_mounts(invocation, engine::mounted_containers(invocation.context), values);
     return 0;
   }
   ContainerSelection selection(invocation, values.choice, "the name or ID of a container");
@@ -42,7 +44,7 @@ int mount(Invocation& invocation, const MountCommand& values) {
     mounts.emplace_back(chosen.record.id, path);
     if (values.format.empty() && selection.chosen().size() == 1) print_line(path);
   });
-  if (!values.format.empty() || selection.chosen().size() > 1) print_mounts(mounts, values);
+  if (!values.format.empty() || selection.chosen().size() > 1) print_mounts(invocation, mounts, values);
   return code;
 }
 

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <memory>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -9,6 +11,15 @@
 
 namespace kelp::cli {
 namespace {
+
+/// As podman lists them: by protocol, then by port inside.
+std::vector<store::PortMapping> sorted_ports(const store::ContainerRecord& record) {
+  std::vector<store::PortMapping> ports = record.ports;
+  std::stable_sort(ports.begin(), ports.end(), [](const auto& left, const auto& right) {
+    return std::tie(left.protocol, left.container_port) < std::tie(right.protocol, right.container_port);
+  });
+  return ports;
+}
 
 std::string host_side(const store::PortMapping& port) {
   return fmt::format("{}:{}", port.host_ip.empty() ? "0.0.0.0" : port.host_ip, port.host_port);
@@ -21,7 +32,7 @@ int print_ports(const store::ContainerRecord& record, const std::string& wanted)
   const std::string protocol = slash == std::string::npos ? "tcp" : wanted.substr(slash + 1);
   const auto number = to_int(wanted.substr(0, slash), 1, 65535);
   if (!wanted.empty() && !number) throw_usage("{} is not a port", quoted(wanted));
-  for (const auto& port : record.ports) {
+  for (const auto& port : sorted_ports(record)) {
     if (wanted.empty()) {
       out += fmt::format("{}/{} -> {}\n", port.container_port, port.protocol, host_side(port));
     } else if (port.container_port == *number && port.protocol == protocol) {
@@ -39,7 +50,7 @@ int print_all(Invocation& invocation) {
   std::string out;
   for (const auto& record : store::list(invocation.context.layout)) {
     if (store::status(invocation.context.layout, record).status != store::Status::running) continue;
-    for (const auto& port : record.ports) {
+    for (const auto& port : sorted_ports(record)) {
       out += fmt::format("{}\t{}/{} -> {}\n", record.id.substr(0, 12), port.container_port, port.protocol,
                          host_side(port));
     }

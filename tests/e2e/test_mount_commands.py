@@ -23,7 +23,7 @@ def test_mount_of_a_stopped_one_is_written_to(kelp):
     identity = kelp("inspect", "-f", "{{.Id}}", "c").text
     assert out.lines[0].split()[0] == identity[:12]
     listed = json.loads("\n".join(line for line in out.lines[1:] if line not in ("c",)))
-    assert listed[0]["id"] == identity and out.lines[-1] == "c"
+    assert listed[0]["id"] == identity and listed[0]["Names"] == ["c"] and out.lines[-1] == "c"
     assert kelp("start", "-a", "c").text == "hello"
 
 
