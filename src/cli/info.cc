@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/command_actions.h"
 #include "cli/output.h"
+#include "cli/template.h"
 #include "engine/inspect.h"
 #include "kelp_config.h"
 
@@ -71,6 +72,14 @@ Json version_facts() {
   return json;
 }
 
+/// The facts under the names of Go's fields, with what they are in JSON.
+void pair_forms(const Json& fields, const Json& facts, JsonForms& forms) {
+  forms.emplace(&fields, &facts);
+  if (!fields.is_structured()) return;
+  for (auto field = fields.begin(), fact = facts.begin(); field != fields.end(); ++field, ++fact)
+    pair_forms(*field, *fact, forms);
+}
+
 }  // namespace
 
 Action define_info(OptionSet& options) {
@@ -79,11 +88,16 @@ Action define_info(OptionSet& options) {
   return [format](Invocation& invocation) {
     Json facts = engine::host_info(invocation.context);
     facts["version"] = version_facts();
+    const Json fields = engine::exported_names(facts);
+    JsonForms forms;
+    pair_forms(fields, facts, forms);
+    // podman leaves it out where it is false; templates know it. The last of its object, so that no other member moves.
+    forms.erase(&fields["Host"]["RemoteSocket"]["Exists"]);
+    facts["host"]["remoteSocket"].erase("exists");
     if (!format->empty() && *format != "json") {
-      print(render_objects(*format, Json::array({engine::exported_names(facts)})));
+      print(Template(*format).render(fields, forms) + "\n");
       return 0;
     }
-    facts["host"]["remoteSocket"].erase("exists");  // podman leaves it out where it is false; templates know it
     if (*format == "json") {
       print(pretty_json(facts));
     } else {

@@ -29,7 +29,7 @@ enum class Flow { go_on, break_, continue_ };
 
 class Renderer {
  public:
-  Renderer(const Json& data, bool lenient) : lenient_(lenient) {
+  Renderer(const Json& data, bool lenient, const JsonForms& forms) : lenient_(lenient), forms_(forms) {
     variables_.push_back({"$", TemplateValue::view(data)});
   }
 
@@ -147,6 +147,10 @@ class Renderer {
       if (first.name == "and" || first.name == "or") return logic(command, dot, piped);
       for (size_t i = 1; i < command.operands.size(); ++i) arguments.push_back(operand(command.operands[i], dot));
       if (piped) arguments.push_back(*piped);
+      if (first.name == "json" && arguments.size() == 1) {
+        const auto form = forms_.find(arguments.front().json);
+        if (form != forms_.end()) return call_template_function("json", first.at, {TemplateValue::view(*form->second)});
+      }
       return call_template_function(first.name, first.at, arguments);
     }
     if (!has_arguments) return operand(first, dot);
@@ -255,6 +259,7 @@ class Renderer {
 
   std::vector<Variable> variables_;
   bool lenient_;
+  const JsonForms& forms_;
 };
 
 }  // namespace
@@ -265,14 +270,15 @@ Template::Template(Template&&) noexcept = default;
 Template& Template::operator=(Template&&) noexcept = default;
 Template::~Template() = default;
 
-std::string Template::render(const Json& data) const {
-  detail::Renderer renderer(data, false);
+std::string Template::render(const Json& data, const JsonForms& forms) const {
+  detail::Renderer renderer(data, false, forms);
   renderer.list(*root_, TemplateValue::view(data));
   return std::move(renderer.out);
 }
 
 std::string Template::render_header(const Json& data) const {
-  detail::Renderer renderer(data, true);
+  const JsonForms none;
+  detail::Renderer renderer(data, true, none);
   renderer.list(*root_, TemplateValue::view(data));
   return std::move(renderer.out);
 }

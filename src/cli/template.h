@@ -4,6 +4,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -14,6 +15,9 @@ using Json = nlohmann::ordered_json;
 namespace detail {
 struct TemplateList;
 }
+
+/// What the function json prints in place of a value of the data, where its keys are others than the fields' names.
+using JsonForms = std::unordered_map<const Json*, const Json*>;
 
 /// A template in the language of Go's text/template, as `--format` of podman and docker takes it.
 ///
@@ -33,7 +37,7 @@ class Template {
   ~Template();
 
   /// throws UsageError naming the position and the field
-  [[nodiscard]] std::string render(const Json& data) const;
+  [[nodiscard]] std::string render(const Json& data, const JsonForms& forms = {}) const;
   /// For header rows: data is {"Field": "HEADER"}; what the header does not have prints as nothing.
   [[nodiscard]] std::string render_header(const Json& data) const;
 

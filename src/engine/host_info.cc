@@ -273,7 +273,7 @@ Json host_info(Context& context) {
                         {"path", runtime},
                         {"version", runtime_version(runtime)}};
   host["os"] = "linux";
-  host["remoteSocket"] = {{"exists", false}, {"path", ""}};
+  host["remoteSocket"] = {{"path", ""}, {"exists", false}};
   host["security"] = {{"apparmorEnabled", facts.security.get().apparmor},
                       {"capabilities", default_capabilities()},
                       {"rootless", facts.uid != 0},
