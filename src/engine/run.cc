@@ -122,11 +122,17 @@ void share_weights(const store::ContainerRecord& record, const Group& group) {
 }
 
 /// --requires: those that do not run are started first, each with what it requires itself.
-void start_required(Context& context, const store::ContainerRecord& record) {
-  for (const auto& name : record.config.depends_on) {
-    const auto other = store::get(context.layout, name);
-    const auto status = store::status(context.layout, other).status;
-    if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});
+void start_required(Context& context, const store::ContainerRecord& record, std::optional<sys::FileLock>& held) {
+  try {
+    for (const auto& name : record.config.depends_on) {
+      const auto other = store::get(context.layout, name);
+      const auto status = store::status(context.layout, other).status;
+      if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});
+    }
+  } catch (const Error&) {
+    held.reset();
+    clean_after(context, record);
+    throw;
   }
 }
 
@@ -205,13 +211,7 @@ StartResult start_container(Context& context, const store::ContainerRecord& reco
                             std::optional<sys::FileLock> held) {
   const FollowOptions streams = follow_options(record, options);
   parse_detach_keys(streams.detach_keys);
-  try {
-    start_required(context, record);
-  } catch (const Error&) {
-    held.reset();
-    clean_after(context, record);
-    throw;
-  }
+  start_required(context, record, held);
   if (!held && !options.init_only && store::status(context.layout, record).status == store::Status::initialized)
     return open_gate(context, record, streams, options);
   // From here on a signal waits until there is a container that it can be passed on to.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -323,6 +324,7 @@ int exec_in_container(const ExecOptions& options) {
   serve_until_exec(link, container.state(record), plan.profile ? &*plan.profile : nullptr);
   if (options.started_fd >= 0) {  // whoever reads it may have gone; we go on
     const Fd started(options.started_fd);
+    ::signal(SIGPIPE, SIG_IGN);
     (void)!::write(started.get(), "s", 1);
   }
   if (options.detach) {
