@@ -41,8 +41,7 @@ struct StartResult {
 ///
 /// held    its lock, where the caller has had it since it made the container
 /// throws  Error with exit code 126 / 127 when the command cannot be executed / was not found, 125 otherwise; nothing
-/// of
-///         the attempt is left then except the record itself (and not even that with --rm)
+///         of the attempt is left then except the record itself (and not even that with --rm)
 StartResult start_container(Context& context, const store::ContainerRecord& record, const StartOptions& options,
                             std::optional<sys::FileLock> held = std::nullopt);
 

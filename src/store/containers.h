@@ -13,10 +13,11 @@
 /// Containers on disk: a directory each below containers/, published by rename, and a symlink per name below names/.
 /// The symlink is the reservation of the name (symlink(2) fails when it exists). Reading takes no lock.
 ///
-///     containers/.new/<id>/    a draft: locked (flock on the directory) by its maker; a draft that can be locked is
-///     dead containers/<id>/         published; record.json inside names/<name> -> <id>     dangling: of a draft, or of
-///     a maker or remover that died; taken over when so trash/<id>…              removed, its contents wait for
-///     deletion inside S
+/// - containers/.new/<id>/: a draft, locked (flock on the directory) by its maker; one that can be locked is dead
+/// - containers/<id>/: published; record.json inside
+/// - names/<name> -> <id>: dangling when it is of a draft, or of a maker or remover that died; taken over when so
+/// - trash/<id>…: removed; its contents wait for deletion inside S
+/// - locks/<id>: who starts the container, runs it (its monitor), removes it or mounts its upper directory
 namespace kelp::store {
 
 /// A container in the making. Leaves nothing behind unless publish() was called.
