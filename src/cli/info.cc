@@ -72,11 +72,12 @@ Json version_facts() {
   return json;
 }
 
-/// The facts under the names of Go's fields, with what they are in JSON.
+/// The facts under the names of Go's fields, with what they are in JSON: both have the same order, and the fields may
+/// have more behind what the facts have.
 void pair_forms(const Json& fields, const Json& facts, JsonForms& forms) {
   forms.emplace(&fields, &facts);
   if (!fields.is_structured()) return;
-  for (auto field = fields.begin(), fact = facts.begin(); field != fields.end(); ++field, ++fact)
+  for (auto field = fields.begin(), fact = facts.begin(); field != fields.end() && fact != facts.end(); ++field, ++fact)
     pair_forms(*field, *fact, forms);
 }
 
@@ -88,13 +89,13 @@ Action define_info(OptionSet& options) {
   return [format](Invocation& invocation) {
     Json facts = engine::host_info(invocation.context);
     facts["version"] = version_facts();
-    const Json fields = engine::exported_names(facts);
-    JsonForms forms;
-    pair_forms(fields, facts, forms);
-    // podman leaves it out where it is false; templates know it. The last of its object, so that no other member moves.
-    forms.erase(&fields["Host"]["RemoteSocket"]["Exists"]);
-    facts["host"]["remoteSocket"].erase("exists");
-    if (!format->empty() && *format != "json") {
+    const bool plain = format->empty() || *format == "json";
+    const Json fields = plain ? Json() : engine::exported_names(facts);
+    facts["host"]["remoteSocket"].erase(
+        "exists");  // the last; podman leaves it out where it is false, templates know it
+    if (!plain) {
+      JsonForms forms;
+      pair_forms(fields, facts, forms);
       print(Template(*format).render(fields, forms) + "\n");
       return 0;
     }
