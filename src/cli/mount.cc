@@ -19,32 +19,34 @@ struct MountCommand {
   bool no_trunc = false;
 };
 
-void print_mounts(Invocation& invocation, const std::vector<std::pair<std::string, std::string>>& mounts,
-                  const MountCommand& values) {
+using Mounts = std::vector<std::pair<store::ContainerRecord, std::string>>;
+
+void print_mounts(const Mounts& mounts, const MountCommand& values) {
   if (values.format == "json") {
     Json list = Json::array();
-    for (const auto& [id, path] : mounts)
-      list.push_back({{"id", id}, {"Names", {store::get(invocation.context.layout, id).name}}, {"mountpoint", path}});
+    for (const auto& [record, path] : mounts)
+      list.push_back({{"id", record.id}, {"Names", {record.name}}, {"mountpoint", path}});
     print(pretty_json(list));
     return;
   }
-  for (const auto& [id, path] : mounts) print_line((values.no_trunc ? id : id.substr(0, 12)) + "  " + path);
+  for (const auto& [record, path] : mounts)
+    print_line((values.no_trunc ? record.id : record.id.substr(0, 12)) + "  " + path);
 }
 
 int mount(Invocation& invocation, const MountCommand& values) {
   const bool listing = invocation.arguments.empty() && !values.choice.all && !values.choice.latest;
   if (listing) {
-    print_mounts(invocation, engine::mounted_containers(invocation.context), values);
+    print_mounts(engine::mounted_containers(invocation.context), values);
     return 0;
   }
   ContainerSelection selection(invocation, values.choice, "the name or ID of a container");
-  std::vector<std::pair<std::string, std::string>> mounts;
+  Mounts mounts;
   const int code = selection.for_each([&](const Chosen& chosen) {
     const std::string path = engine::mount_container(invocation.context, chosen.record);
-    mounts.emplace_back(chosen.record.id, path);
+    mounts.emplace_back(chosen.record, path);
     if (values.format.empty() && selection.chosen().size() == 1) print_line(path);
   });
-  if (!values.format.empty() || selection.chosen().size() > 1) print_mounts(invocation, mounts, values);
+  if (!values.format.empty() || selection.chosen().size() > 1) print_mounts(mounts, values);
   return code;
 }
 

@@ -255,7 +255,9 @@ void apply_key_value(StringMap& map, std::string_view text, std::string_view opt
 void apply_key_values(StringMap& map, std::string_view text, std::string_view option) {
   Strings fields;
   if (text.find('"') == std::string_view::npos || text.front() == '"') fields = split_csv(text, option);
-  const auto is_pair = [](const std::string& field) { return field.find('=') + 1 > 1; };
+  const auto is_pair = [](const std::string& field) {
+    return field.find('=') != std::string::npos && field.front() != '=';
+  };
   if (fields.empty() || !std::all_of(fields.begin(), fields.end(), is_pair)) fields = {std::string(text)};
   if (!text.empty())
     for (const auto& field : fields) apply_key_value(map, field, option);

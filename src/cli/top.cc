@@ -35,7 +35,8 @@ Action define_top(OptionSet& options) {
       engine::ExecRequest ps;
       ps.command = {"ps"};
       for (const auto& word : words)
-        for (auto& part : split(word, ' ')) ps.command.push_back(std::move(part));
+        for (auto& part : split(word, ' '))
+          if (!part.empty()) ps.command.push_back(std::move(part));
       ps.id = store::new_container_id();
       return engine::exec_in_container(invocation.context, record, ps);
     }

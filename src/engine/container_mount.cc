@@ -111,12 +111,12 @@ bool unmount_container(Context& context, const store::ContainerRecord& record, b
   return true;
 }
 
-std::vector<std::pair<std::string, std::string>> mounted_containers(Context& context) {
+std::vector<std::pair<store::ContainerRecord, std::string>> mounted_containers(Context& context) {
   need_own_mounts("mount");
-  std::vector<std::pair<std::string, std::string>> found;
+  std::vector<std::pair<store::ContainerRecord, std::string>> found;
   for (const auto& record : store::list(context.layout)) {
     const std::string path = mount_point(context, record);
-    if (record.config.rootfs.empty() && is_mounted(path)) found.emplace_back(record.id, path);
+    if (record.config.rootfs.empty() && is_mounted(path)) found.emplace_back(record, path);
   }
   return found;
 }

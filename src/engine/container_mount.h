@@ -19,8 +19,8 @@ struct Context;
 std::string mount_container(Context& context, const store::ContainerRecord& record);
 /// false: it is not mounted here.
 bool unmount_container(Context& context, const store::ContainerRecord& record, bool force);
-/// {id, path} of the containers mounted here.
-std::vector<std::pair<std::string, std::string>> mounted_containers(Context& context);
+/// The containers mounted here, and where.
+std::vector<std::pair<store::ContainerRecord, std::string>> mounted_containers(Context& context);
 /// Takes away what a killed monitor has left of a container that does not run.
 /// throws  UsageError when it runs
 void clean_up_container(Context& context, const store::ContainerRecord& record);

@@ -270,8 +270,7 @@ Json config_json(const store::ContainerRecord& record, const Json& bundle) {
   json["Timeout"] = config.timeout;
   json["StopTimeout"] = config.stop_timeout.value_or(10);
   json["Passwd"] = true;
-  if (config.systemd == "always" || runs_systemd(config, effective_command(record.image, config)))
-    json["SystemdMode"] = true;
+  if (runs_systemd(config, effective_command(record.image, config))) json["SystemdMode"] = true;
   return json;
 }
 
