@@ -312,6 +312,10 @@ Strings sweep(const Layout& layout) {
     if (!dir) continue;
     const auto lock = sys::FileLock::try_exclusive_at(dir.get());
     if (!lock) continue;  // its maker lives
+    // The maker keeps the lock until it has published the draft: then what we have open is a container.
+    struct stat ours {};
+    struct stat named {};
+    if (::fstat(dir.get(), &ours) < 0 || ::lstat(path.c_str(), &named) < 0 || ours.st_ino != named.st_ino) continue;
     try {
       const auto text = sys::read_small_file_at(dir.get(), "record.json", 16U << 20U);
       if (text && !text->empty()) {

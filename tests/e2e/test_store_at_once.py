@@ -2,6 +2,7 @@
 one thing that is right, whoever gets an image gets all of it, and in the end nothing is left."""
 
 import os
+import platform
 import random
 import re
 import threading
@@ -17,6 +18,7 @@ from test_crash import Tracer, seed  # noqa: F401
 PLAIN = "--tls-verify=false"
 NONE = ("--network", "none")
 SECONDS, WORKERS, FILES = 18, 6, 40
+FLOCK = {"x86_64": 73, "aarch64": 32}[platform.machine()]
 
 # Why a command may fail: another one has taken the image away, or a container stands on it.
 GONE = r"[^ ]+: (the image was taken away while it was pulled|image not known)$"
@@ -95,6 +97,19 @@ class Store:
                 self.give("rm", "-f", "--ignore", f"c{number}")
 
 
+def held_at(kelp, tracer, number, fifo, *command):
+    """Starts the command; answers when its program stands still in front of that call, with what holds it there."""
+    os.mkfifo(fifo)
+    traces = {"KILL_AT_TRACES": "1"} if tracer.traces_only else {}
+    started = kelp.start(*command, path=tracer.at(number), env={**tracer.env, **traces, "KILL_AT_HOLD": str(fifo)})
+    while started.poll() is None:
+        try:
+            return started, os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # it is not there yet
+            time.sleep(0.002)
+    return started, None
+
+
 @pytest.mark.parametrize("prune", [("container", "prune", "-f"), ("system", "prune", "-f")], ids="-".join)
 def test_prune_leaves_a_container_that_is_being_started(kelp, place, prune):
     """`run` stands still in front of each system call that can leave something while prune looks for containers at rest:
@@ -103,15 +118,7 @@ def test_prune_leaves_a_container_that_is_being_started(kelp, place, prune):
     tracer, command = Tracer(kelp, place, "kelp", traces_only=True), ("run", "--rm", *NONE, "busybox", "echo", "fine")
     fifo, created = place / "fifo", 0
     for number in range(1, tracer.calls(*command) + 1):
-        os.mkfifo(fifo)
-        runs = kelp.start(*command, path=tracer.at(number),
-                          env={**tracer.env, "KILL_AT_TRACES": "1", "KILL_AT_HOLD": str(fifo)})
-        holding = None
-        while holding is None and runs.poll() is None:
-            try:
-                holding = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # it is not there yet
-                time.sleep(0.002)
+        runs, holding = held_at(kelp, tracer, number, fifo, *command)
         created += "created" in kelp("ps", "-a", "--format", "{{.State}}").lines
         prunes = kelp.start(*prune)
         time.sleep(0.05)  # long enough for a wrong removal; whether it waits or has ended makes no difference
@@ -123,6 +130,44 @@ def test_prune_leaves_a_container_that_is_being_started(kelp, place, prune):
         assert (runs.returncode, out, err) == (0, b"fine\n", b""), f"held at call {number}"
         assert prunes.stderr.read() == b""
     assert created >= 3, "prune never met a container between its making and its start"
+
+
+def test_a_sweep_leaves_a_draft_that_is_published_under_its_eyes(kelp, place):
+    """The sweep opens the draft while `create` is about to publish it, and asks for its lock when that has been done."""
+    kelp("run", "-d", "--name", "holder", *NONE, "busybox", "sleep", "1000")
+    create = ("create", "--name", "c", "-v", "/data", *NONE, "busybox", "true")
+    sweep = ("system", "prune", "-f", "--filter", "label=no")
+    for part in ("maker", "sweeper"):
+        (place / part).mkdir()
+    maker, sweeper = Tracer(kelp, place / "maker", "kelp", traces_only=True), Tracer(kelp, place / "sweeper", "kelp")
+    maker.run(*create)
+    made = [name for name in maker.names() if not name.startswith("-")]
+    publishes = max(i for i, name in enumerate(made, 1) if name == "rename")
+
+    def flocks():
+        """The sweeper's calls of flock while a draft lies there, by number."""
+        creating, holds = held_at(kelp, maker, publishes, place / "creates", *create)
+        sweeper.run(*sweep)
+        os.close(holds)
+        assert creating.wait(60) == 0, creating.stderr.read()
+        return [i for i, number in enumerate(sweeper.names(), 1) if number == str(FLOCK)]
+
+    kelp("rm", "-v", "c")
+    numbers = flocks()
+    assert numbers
+    for number in numbers:
+        kelp("rm", "-v", "c")
+        (place / "creates").unlink()
+        creating, holds = held_at(kelp, maker, publishes, place / "creates", *create)
+        sweeping, stays = held_at(kelp, sweeper, number, place / "sweeps", *sweep)
+        os.close(holds)
+        assert creating.wait(60) == 0, creating.stderr.read()
+        if stays is not None:
+            os.close(stays)
+        (place / "sweeps").unlink()
+        assert sweeping.wait(60) == 0, sweeping.stderr.read()
+        assert kelp("start", "-a", "c").code == 0, f"held at flock {number}"
+        assert len(kelp("volume", "ls", "-q").lines) == 1, f"held at flock {number}"
 
 
 @pytest.mark.slow
