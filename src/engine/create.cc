@@ -73,12 +73,16 @@ void check_name_is_free(Context& context, const std::string& name) {
   throw error;
 }
 
-/// Other containers that the options name must be there; that they run is asked at the start.
-void check_references(Context& context, const store::ContainerConfig& config, const NetworkMode& network) {
-  if (network.kind == NetworkMode::Kind::container) store::get(context.layout, network.argument);
-  for (const std::string* mode : {&config.pid, &config.ipc, &config.uts, &config.cgroupns})
-    if (starts_with(*mode, "container:")) store::get(context.layout, mode->substr(10));
-  for (const std::string& name : config.depends_on) store::get(context.layout, name);
+/// Other containers that the options name must be there, and are kept by their ids, which no rename changes.
+void resolve_references(Context& context, store::ContainerConfig& config, const NetworkMode& network) {
+  constexpr std::string_view kContainer = "container:";
+  std::vector<std::string*> modes = {&config.pid, &config.ipc, &config.uts, &config.cgroupns, &config.userns};
+  for (std::string& mode : config.networks) modes.push_back(&mode);
+  for (std::string* mode : modes)
+    if (starts_with(*mode, kContainer))
+      mode->replace(kContainer.size(), std::string::npos,
+                    store::get(context.layout, std::string_view(*mode).substr(kContainer.size())).id);
+  for (std::string& name : config.depends_on) name = store::get(context.layout, name).id;
   if (network.kind == NetworkMode::Kind::ns_path && ::access(network.argument.c_str(), F_OK) < 0)
     throw_errno("--network ns:{}", network.argument);
 }
@@ -206,12 +210,12 @@ NewContainer create_container(Context& context, const store::ContainerConfig& co
   step("check the options", [&] { check_config(config); });
   const NetworkMode network = parse_network_mode(config.networks);
   check_name_is_free(context, config.name);
-  check_references(context, config, network);
+  resolve_references(context, record.config, network);
   resolve_secrets(context, record.config);
   if (!config.cidfile.empty() && ::access(config.cidfile.c_str(), F_OK) == 0)
     throw_usage("container id file exists. Ensure another container is not using it or delete {}", config.cidfile);
-  const ContainerIds ids = resolve_ids(context, config);
-  check_limits(context, config);
+  const ContainerIds ids = resolve_ids(context, record.config);
+  check_limits(context, record.config);
   record.uid_map = ids.uids;
   record.gid_map = ids.gids;
   record.map_key = ids.layers.key;

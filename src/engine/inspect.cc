@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "engine/cdi.h"
 #include "engine/context.h"
+#include "engine/dependencies.h"
 #include "engine/health.h"
 #include "engine/logs.h"
 #include "engine/make_spec.h"
@@ -489,7 +490,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
     json["SizeRootFs"] = bytes.root;
   }
   json["Mounts"] = mounts_json(context, record);
-  json["Dependencies"] = record.config.depends_on;
+  json["Dependencies"] = dependencies(record.config);
   json["NetworkSettings"] = network_json(record, status);
   json["Namespace"] = "";
   json["IsInfra"] = false;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "engine/dependencies.h"
 #include "engine/events.h"
 #include "engine/network.h"
 #include "engine/recover.h"
@@ -34,15 +35,10 @@ std::vector<ContainerRecord> dependents(Context& context, const ContainerRecord&
     return !reference.empty() && (reference == record.name || reference == record.id ||
                                   (reference.size() >= 12 && starts_with(record.id, reference)));
   };
-  const auto joins = [&](const std::string& mode) {
-    return starts_with(mode, "container:") && names_it(std::string_view(mode).substr(10));
-  };
   for (const ContainerRecord& other : store::list(context.layout)) {
     if (other.id == record.id) continue;
-    const store::ContainerConfig& config = other.config;
-    const bool depends = std::any_of(config.networks.begin(), config.networks.end(), joins) || joins(config.pid) ||
-                         joins(config.ipc) || joins(config.uts) || joins(config.userns) || joins(config.cgroupns) ||
-                         std::any_of(config.depends_on.begin(), config.depends_on.end(), names_it);
+    const store::Strings needed = dependencies(other.config);
+    const bool depends = std::any_of(needed.begin(), needed.end(), names_it);
     if (depends) found.push_back(other);
   }
   return found;

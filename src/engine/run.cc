@@ -18,6 +18,7 @@
 #include "cgroup/entered.h"
 #include "cgroup/limits.h"
 #include "engine/context.h"
+#include "engine/dependencies.h"
 #include "engine/events.h"
 #include "engine/follow.h"
 #include "engine/health.h"
@@ -121,10 +122,10 @@ void share_weights(const store::ContainerRecord& record, const Group& group) {
   cgroup::share_weights(group.plan.path, make_resources(record.config, true, false));
 }
 
-/// --requires: those that do not run are started first, each with what it requires itself.
+/// What it depends on and does not run is started first, each with what it depends on itself.
 void start_required(Context& context, const store::ContainerRecord& record, std::optional<sys::FileLock>& held) {
   try {
-    for (const auto& name : record.config.depends_on) {
+    for (const auto& name : dependencies(record.config)) {
       const auto other = store::get(context.layout, name);
       const auto status = store::status(context.layout, other).status;
       if (status != store::Status::running && status != store::Status::paused) start_container(context, other, {});

@@ -58,6 +58,17 @@ def test_requires_starts_what_is_needed_first(kelp):
     assert set(kelp("rm", "--depend", "base").lines) >= {"base"} and kelp("ps", "-aq").text == ""
 
 
+def test_a_container_whose_namespaces_are_joined_is_started_first(kelp):
+    kelp("create", "--name", "base", *NONE, "busybox", "sleep", "1000")
+    kelp("create", "--name", "top", "--pid", "container:base", *NONE, "busybox", "sleep", "1000")
+    kelp("rename", "base", "ground")
+    kelp("start", "top")
+    assert state(kelp, "ground") == "running"
+    kelp("stop", "-t", "0", "--all")
+    assert kelp("run", "--rm", "--network", "container:ground", "busybox", "echo", "joined").text == "joined"
+    assert state(kelp, "ground") == "running"
+
+
 def test_a_container_that_cannot_start_does_not_stay(kelp):
     """With --rm, also when it fails before there is a monitor."""
     kelp("create", "--name", "bad", *NONE, "busybox", "no-such-program")
