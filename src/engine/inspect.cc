@@ -467,7 +467,7 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   json["ConmonPidFile"] = record.config.conmon_pidfile;
   json["PidFile"] = record.config.pidfile;
   json["Name"] = record.name;
-  json["RestartCount"] = status.run ? status.run->restarts : 0;
+  json["RestartCount"] = status.run ? status.run->restarts : status.last_exit ? status.last_exit->restarts : 0;
   json["Driver"] = "overlay";
   const auto label = [](const Json& found) { return found.is_string() ? found : Json(""); };
   json["MountLabel"] = label(at_path(bundle, {"linux", "mountLabel"}));

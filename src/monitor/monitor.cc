@@ -196,6 +196,7 @@ void Monitor::record_end() {
   exit.finished = std::chrono::system_clock::now();
   exit.oom_killed = oom_kills(plan_) > oom_before_;
   exit.stopped_by_user = stopped_by_user_;
+  exit.restarts = state_.restarts;
   if (exit.finished - exit.started >= kHealthyRun) back_off_ms_ = 0;
   if (exit.oom_killed) emit("oom");
   if (started_ || at_gate_) emit("died", fmt::format(",\"ContainerExitCode\":{}", code_));

@@ -27,8 +27,9 @@ void remove_state(const Plan& plan) noexcept { ::unlink((plan.run_dir + "/state.
 void write_exit(const Plan& plan, const ExitRecord& exit) {
   const std::string text = fmt::format(
       "{{\"schema\":1,\"code\":{},\"started\":\"{}\",\"finished\":\"{}\",\"oom_killed\":{},\"error\":\"\","
-      "\"stopped_by_user\":{}}}\n",
-      exit.code, format_rfc3339(exit.started), format_rfc3339(exit.finished), exit.oom_killed, exit.stopped_by_user);
+      "\"stopped_by_user\":{},\"restarts\":{}}}\n",
+      exit.code, format_rfc3339(exit.started), format_rfc3339(exit.finished), exit.oom_killed, exit.stopped_by_user,
+      exit.restarts);
   sys::replace_file(plan.exit_file, text);
 }
 

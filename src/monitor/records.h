@@ -25,6 +25,7 @@ struct ExitRecord {
   int code = 0;
   std::chrono::system_clock::time_point started, finished;
   bool oom_killed = false, stopped_by_user = false;
+  unsigned restarts = 0;
 };
 void write_exit(const Plan& plan, const ExitRecord& exit);
 

@@ -205,6 +205,7 @@ struct ExitRecord {
   bool oom_killed = false;
   std::string error;             ///< why a start failed, "" otherwise
   bool stopped_by_user = false;  ///< `stop`/`kill`: unless-stopped does not restart after boot
+  unsigned restarts = 0;         ///< by the policy, in the life that ended
 };
 
 enum class Status { created, initialized, running, paused, stopping, exited };

@@ -125,7 +125,7 @@ void members(Archive& at, RunState& v) {
 template <typename Archive>
 void members(Archive& at, ExitRecord& v) {
   at("code", v.code), at("started", v.started), at("finished", v.finished), at("oom_killed", v.oom_killed);
-  at("error", v.error), at("stopped_by_user", v.stopped_by_user);
+  at("error", v.error), at("stopped_by_user", v.stopped_by_user), at("restarts", v.restarts);
 }
 
 struct Writer {

@@ -107,6 +107,7 @@ def test_restart(kelp):
 def test_restart_policy(kelp):
     kelp("run", "-d", "--name", "c", "--restart", "on-failure:2", *NONE, "busybox", "sh", "-c", "echo try; exit 1")
     until("two restarts", lambda: status(kelp, "c") == "exited" and len(kelp("logs", "c").lines) == 3, 30)
+    assert kelp("inspect", "--format", "{{.RestartCount}}", "c").text == "2"
     kelp("run", "-d", "--name", "ok", "--restart", "on-failure", *NONE, "busybox", "sh", "-c", "echo try; exit 0")
     assert kelp("wait", "ok").text == "0"
     time.sleep(0.3)
