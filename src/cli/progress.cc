@@ -83,7 +83,7 @@ void ProgressView::show(const engine::ProgressEvent& event) {
   } else if (event.kind == "unpack") {
     bar.state = "unpacking";
     bar.current = bar.total;
-  } else if (event.kind == "done") {
+  } else if (event.kind == "done" || event.kind == "unpacked") {
     bar.state = "done";
     bar.current = bar.total;
   }

@@ -205,7 +205,12 @@ void ensure_layers(Context& context, const store::ImageRecord& image, const stor
                    const ProgressFn& progress) {
   if (store::missing_layers(context.layout, image.chains(), map).empty()) return;
   store::prepare(context.layout);
-  ImageCall call{.arguments = {"unpack"}, .progress = &progress};
+  // Nothing is copied from anywhere: who does not watch a terminal is told nothing.
+  const ProgressFn unpacking = [&progress](ProgressEvent event) {
+    if (event.kind == "done") event.kind = "unpacked";
+    progress(event);
+  };
+  ImageCall call{.arguments = {"unpack"}, .progress = progress ? &unpacking : nullptr};
   const std::vector<std::string> extra = map_arguments(map);
   call.arguments.insert(call.arguments.end(), extra.begin(), extra.end());
   call.arguments.insert(call.arguments.end(), {"--", image.id});

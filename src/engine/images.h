@@ -22,6 +22,7 @@ struct Context;
 ///          "bytes":  `current` of `total` bytes are here
 ///          "unpack": the bytes are here, the files are being written
 ///          "done":   the layer is complete
+///          "unpacked": the same of one whose bytes were here before
 /// id       digest of the blob ("sha256:…"), "" for status
 struct ProgressEvent {
   std::string kind, id, text;
