@@ -41,7 +41,8 @@ bool still_runs(Context& context, const store::ContainerRecord& record) {
   return false;
 }
 
-/// Offset at which the last `lines` whole lines begin. Pieces of one long line count once.
+/// Offset at which the last `lines` lines begin. Pieces of one long line count once, and so does a last one without an
+/// end.
 off_t tail_offset(int fd, std::uint64_t lines, Parse parse) {
   const off_t size = ::lseek(fd, 0, SEEK_END);
   if (lines == 0) return size;
@@ -58,6 +59,7 @@ off_t tail_offset(int fd, std::uint64_t lines, Parse parse) {
     from = begin;
     // Count full entries backwards from the end.
     std::uint64_t found = 0;
+    bool last_entry = true;
     size_t end = text.size();
     while (end > 0) {
       const size_t last = text[end - 1] == '\n' ? end - 1 : end;
@@ -65,7 +67,9 @@ off_t tail_offset(int fd, std::uint64_t lines, Parse parse) {
       if (newline == std::string::npos && from > 0) break;  // begins in an earlier block
       const size_t start = newline == std::string::npos ? 0 : newline + 1;
       const auto entry = parse(std::string_view(text).substr(start, last - start));
-      if (entry && !entry->partial && found++ == lines) return from + static_cast<off_t>(end);
+      const bool counts = entry && (!entry->partial || last_entry);
+      if (counts && found++ == lines) return from + static_cast<off_t>(end);
+      if (entry) last_entry = false;
       end = start;
     }
   }

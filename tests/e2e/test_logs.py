@@ -19,6 +19,7 @@ def test_streams_and_tails(kelp, driver):
     result = kelp("logs", "c")
     assert result.out == "1\n2\n3\n4\n5\nno end" and result.err == "oops\n"
     assert kelp("logs", "--tail", "2", "c").out.endswith("no end")
+    assert kelp("logs", "--tail", "1", "c").out == "no end"
     assert kelp("logs", "--tail", "0", "c").out == "" and kelp("logs", "--tail", "all", "c").out == result.out
     assert kelp("logs", "--tail", "-1", "c").out == result.out
     stamped = kelp("logs", "-t", "c").lines[0]
