@@ -16,6 +16,7 @@
 #include "engine/health.h"
 #include "engine/journal.h"
 #include "engine/make_spec.h"
+#include "engine/monitor_client.h"
 #include "engine/mounts.h"
 #include "engine/network.h"
 #include "engine/prepare.h"
@@ -24,6 +25,7 @@
 #include "engine/session.h"
 #include "engine/user_namespace.h"
 #include "engine/users.h"
+#include "monitor/protocol.h"
 #include "spec/validate.h"
 #include "store/containers.h"
 #include "store/images.h"
@@ -265,7 +267,17 @@ NewContainer create_container(Context& context, const store::ContainerConfig& co
 }
 
 void rename_container(Context& context, const store::ContainerRecord& record, const std::string& new_name) {
+  constexpr std::uint32_t kVersionOfRename = 5;
   emit_event(context, store::rename_container(context.layout, record, new_name), "rename");
+  try {  // so that the events of its end have the new name; those of an older kelp's monitor keep the old one
+    const auto link = connect_monitor(context, record.id);
+    if (!link || link->version < kVersionOfRename) return;
+    monitor::Frame answer;
+    monitor::send_frame(link->socket.get(), {.type = monitor::Msg::rename}, new_name, {}, true);
+    monitor::receive_frame(link->socket.get(), answer, true);
+  } catch (const Error& error) {
+    log::debug("tell the monitor of {} its name: {}", record.id, error.message());
+  }
 }
 
 }  // namespace kelp::engine

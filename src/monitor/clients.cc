@@ -154,6 +154,9 @@ bool Clients::handle(Client& client, Frame& frame) {
     case Msg::update:
       control_.update(id, frame.payload);
       break;
+    case Msg::rename:
+      control_.rename(id, frame.payload);
+      break;
     case Msg::open_gate:
       control_.go();
       break;

@@ -28,6 +28,7 @@ class Control {
   virtual void exec(int client, Frame& frame) = 0;
   virtual void health_check(int client) = 0;
   virtual void update(int client, std::string_view change) = 0;
+  virtual void rename(int client, std::string_view name) = 0;
   virtual void go() = 0;
   virtual void client_gone(int client) = 0;
   /// The value of `started` for a client that attaches now, 0 while the container has not been started.

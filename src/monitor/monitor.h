@@ -87,11 +87,12 @@ class Monitor final : private Control {
   void user_stop() override { stopped_by_user_ = true; }
   void exec(int client, Frame& frame) override;
   void update(int client, std::string_view change) override;
+  void rename(int client, std::string_view name) override;
   void go() override { go_ = true; }
   void client_gone(int client) override;
   [[nodiscard]] int running_pid() const override { return started_ ? pid_ : 0; }
 
-  Plan plan_;  ///< only update() changes it
+  Plan plan_;  ///< only update() and rename() change it
   sys::EventLoop loop_;
   Reaper reaper_;
   LogFile log_;

@@ -32,8 +32,8 @@
 /// `unsupported` and otherwise ignored; a new verb raises kVersion. End-of-file means that the peer has gone.
 namespace kelp::monitor {
 
-/// 2: health_check. 3: update. 4: open_gate.
-inline constexpr std::uint32_t kVersion = 4;
+/// 2: health_check. 3: update. 4: open_gate. 5: rename.
+inline constexpr std::uint32_t kVersion = 5;
 
 enum class Msg : std::uint8_t {
   // both ways
@@ -50,6 +50,7 @@ enum class Msg : std::uint8_t {
   health_check = 18,  ///< run the probe now; answered by exec_ended with 0, 1 or 2 (timed out), or by failed
   update = 19,        ///< payload: plan records of a change (plan.h, encode_change)
   open_gate = 20,     ///< execute the command of a container that waits at the gate
+  rename = 21,        ///< payload: the container's new name, for the events to come; answered by updated
   // from the monitor
   started = 40,
   failed = 41,

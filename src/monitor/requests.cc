@@ -100,6 +100,18 @@ void Monitor::update(int client, std::string_view change) {
   clients_.tell(client, {.type = Msg::updated});
 }
 
+void Monitor::rename(int client, std::string_view name) {
+  // Names are of letters, digits and "_.-", and the labels, which may hold anything, come after.
+  constexpr std::string_view kField = "\"Name\":\"";
+  std::string& subject = plan_.event_subject;
+  if (const size_t field = subject.find(kField); field != std::string::npos) {
+    const size_t old = field + kField.size();
+    subject.replace(old, subject.find('"', old) - old, name);
+  }
+  plan_.name = name;
+  clients_.tell(client, {.type = Msg::updated});
+}
+
 void Monitor::client_gone(int client) {
   // Its process goes on, but nobody waits for the code any more.
   for (auto& exec : execs_)

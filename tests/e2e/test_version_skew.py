@@ -22,7 +22,7 @@ NONE = ("--network", "none")
 HELLO, ATTACH, SIGNAL, STOP, EXEC, USER_STOP = 1, 10, 14, 15, 16, 17
 STARTED, OUTPUT, ENDED, EXEC_STARTED, EXEC_ENDED, UNSUPPORTED = 40, 42, 44, 45, 46, 47
 OUT = 2
-VERSION = 4  # kVersion of src/monitor/protocol.h
+VERSION = 5  # kVersion of src/monitor/protocol.h
 
 
 def frame(kind, value=0, payload=b"", flags=0):
