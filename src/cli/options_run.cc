@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include "base/duration_size.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/logs.h"
 #include "sys/lock.h"
 #include "sys/subid.h"
 
@@ -59,11 +61,15 @@ void add_container_options(OptionSet& options, RunOptions& values) {
       "log-opt", Kind::map,
       [&config](const std::string& text) {
         apply_key_values(config.log_options, text, "--log-opt");
-        for (const auto& [key, value] : config.log_options)
-          if (key != "path" && key != "max-size" && key != "tag")
-            throw_usage("--log-opt: unknown key {}; there are path, max-size and tag", quoted(key));
+        for (const auto& [key, value] : config.log_options) {
+          if (key == "max-size") parse_size(value, "--log-opt max-size");
+          if (key == "max-file" && !to_int(value, 1, engine::kMostLogFiles))
+            throw_usage("invalid --log-opt max-file {}: a number from 1 to {}", quoted(value), engine::kMostLogFiles);
+          if (key != "path" && key != "max-size" && key != "max-file" && key != "tag")
+            throw_usage("--log-opt: unknown key {}; there are path, max-size, max-file and tag", quoted(key));
+        }
       },
-      "KEY=VALUE", "log settings: path, max-size, tag");
+      "KEY=VALUE", "log settings: path, max-size, max-file (with max-size, how many to keep: 2), tag");
 }
 
 void add_image_options(OptionSet& options, RunOptions& values) {

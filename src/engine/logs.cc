@@ -1,5 +1,6 @@
-// The log is a file that only grows, until the monitor replaces it at max-size by rename. Following is reading on from
-// where we are, looking at the file every 100 ms: no inotify (128 instances per user), no help of the monitor.
+// The log is a file that only grows, until the monitor replaces it at max-size by rename: PATH.1 is what was before it,
+// PATH.2 what was before that. Following is reading on from where we are, looking at the file every 100 ms: no inotify
+// (128 instances per user), no help of the monitor.
 #include "engine/logs.h"
 
 #include <fcntl.h>
@@ -8,8 +9,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <deque>
 #include <vector>
 
+#include <fmt/core.h>
 #include <nlohmann/json.hpp>
 
 #include "base/duration_size.h"
@@ -26,6 +29,21 @@ namespace {
 
 using Parse = std::optional<LogEntry> (*)(std::string_view);
 
+/// files  how many there are at most: 1 where nothing is rotated, as what is called PATH.1 then is not the container's
+struct LogPlace {
+  std::string path;
+  int files = 1;
+};
+
+LogPlace place_of(const Context& context, const store::ContainerRecord& record) {
+  LogPlace place{log_path(context, record)};
+  const auto& options = record.config.log_options;
+  if (options.count("max-size") == 0) return place;
+  const auto files = options.find("max-file");
+  place.files = files == options.end() ? 2 : static_cast<int>(to_int(files->second, 1, kMostLogFiles).value_or(2));
+  return place;
+}
+
 bool still_runs(Context& context, const store::ContainerRecord& record) {
   if (!store::find(context.layout, record.id)) return false;
   switch (store::status(context.layout, record).status) {
@@ -41,60 +59,127 @@ bool still_runs(Context& context, const store::ContainerRecord& record) {
   return false;
 }
 
-/// Offset at which the last `lines` lines begin. Pieces of one long line count once, and so does a last one without an
-/// end.
-off_t tail_offset(int fd, std::uint64_t lines, Parse parse) {
-  const off_t size = ::lseek(fd, 0, SEEK_END);
-  if (lines == 0) return size;
-  constexpr off_t kBlock = 65536;
-  std::string text;  // of [from, size)
-  off_t from = size;
-  while (from > 0) {
-    const off_t begin = std::max<off_t>(0, from - kBlock);
-    std::string block(static_cast<size_t>(from - begin), '\0');
-    const ssize_t got = ::pread(fd, block.data(), block.size(), begin);
-    if (got < 0) throw_errno("read the log");
-    block.resize(static_cast<size_t>(got));
-    text.insert(0, block);
-    from = begin;
-    // Count full entries backwards from the end.
-    std::uint64_t found = 0;
-    bool last_entry = true;
-    size_t end = text.size();
-    while (end > 0) {
-      const size_t last = text[end - 1] == '\n' ? end - 1 : end;
-      const size_t newline = last == 0 ? std::string::npos : text.rfind('\n', last - 1);
-      if (newline == std::string::npos && from > 0) break;  // begins in an earlier block
-      const size_t start = newline == std::string::npos ? 0 : newline + 1;
-      const auto entry = parse(std::string_view(text).substr(start, last - start));
-      const bool counts = entry && (!entry->partial || last_entry);
-      if (counts && found++ == lines) return from + static_cast<off_t>(end);
-      if (entry) last_entry = false;
-      end = start;
+/// Walks back through the files of a log to where its last lines begin. Pieces of one long line count once, and so does
+/// a last one without an end.
+class Tail {
+ public:
+  Tail(std::uint64_t lines, Parse parse) : lines_(lines), parse_(parse) {}
+
+  /// The offset in this file, the newest first; nullopt: in an earlier one, if there is one.
+  std::optional<off_t> begin_in(int fd) {
+    const off_t size = ::lseek(fd, 0, SEEK_END);
+    if (lines_ == 0) return size;
+    std::string text;  // of [from, from + text.size()): what is not counted yet
+    off_t from = size;
+    while (from > 0) {
+      const off_t begin = std::max<off_t>(0, from - kBlock);
+      std::string block(static_cast<size_t>(from - begin), '\0');
+      const ssize_t got = ::pread(fd, block.data(), block.size(), begin);
+      if (got < 0) throw_errno("read the log");
+      block.resize(static_cast<size_t>(got));
+      text.insert(0, block);
+      from = begin;
+      while (!text.empty()) {
+        const size_t last = text.back() == '\n' ? text.size() - 1 : text.size();
+        const size_t newline = last == 0 ? std::string::npos : text.rfind('\n', last - 1);
+        if (newline == std::string::npos && from > 0) break;  // begins in an earlier block
+        const size_t start = newline == std::string::npos ? 0 : newline + 1;
+        if (is_one_more(std::string_view(text).substr(start, last - start)))
+          return from + static_cast<off_t>(text.size());
+        text.resize(start);
+      }
     }
+    return std::nullopt;
   }
-  return 0;
+
+ private:
+  static constexpr off_t kBlock = 65536;
+
+  /// This line is one more than are wanted.
+  bool is_one_more(std::string_view line) {
+    const auto entry = parse_(line);
+    if (!entry) return false;
+    const bool counts = !entry->partial || last_;
+    last_ = false;
+    return counts && found_++ == lines_;
+  }
+
+  std::uint64_t lines_, found_ = 0;
+  Parse parse_;
+  bool last_ = true;
+};
+
+/// A file of the log that is not there ends the search for older ones.
+std::optional<Fd> open_part(const std::string& path) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (fd) return fd;
+  if (errno != ENOENT) throw_errno("open the log {}", path);
+  return std::nullopt;
+}
+
+ino_t inode_of(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 ? info.st_ino : 0;
+}
+
+/// The files of a log as they lie there, oldest first, from the one after `last` on (an inode; 0 = from the first).
+std::deque<Fd> open_parts_once(const LogPlace& place, ino_t last) {
+  std::deque<Fd> parts;
+  for (int age = 0; age < place.files; ++age) {
+    auto part = open_part(age == 0 ? place.path : fmt::format("{}.{}", place.path, age));
+    if (!part && age == 0) continue;  // it is being replaced
+    if (!part) break;
+    const ino_t inode = inode_of(part->get());
+    if (inode == last) break;
+    if (parts.empty() || inode != inode_of(parts.front().get())) parts.push_front(std::move(*part));
+  }
+  return parts;
+}
+
+/// From the newest on, so that one which is renamed meanwhile is met again and not missed; once more where that
+/// happened.
+std::deque<Fd> open_parts(const LogPlace& place, ino_t last) {
+  std::deque<Fd> parts;
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    parts = open_parts_once(place, last);
+    struct stat newest {};
+    if (place.files == 1 || parts.empty() || ::stat(place.path.c_str(), &newest) != 0 ||
+        newest.st_ino == inode_of(parts.back().get()))
+      break;
+  }
+  return parts;
 }
 
 class LogFile {
  public:
-  explicit LogFile(std::string path) : path_(std::move(path)) { open(); }
+  explicit LogFile(LogPlace place) : place_(std::move(place)), parts_(open_parts(place_, 0)) {}
 
-  [[nodiscard]] bool present() const noexcept { return fd_.valid(); }
-  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-  void seek(off_t offset) { offset_ = offset; }
+  void seek_to_tail(std::uint64_t lines, Parse parse) {
+    Tail tail(lines, parse);
+    for (size_t part = parts_.size(); part-- > 0;) {
+      const auto offset = tail.begin_in(parts_[part].get());
+      if (!offset) continue;
+      parts_.erase(parts_.begin(), parts_.begin() + static_cast<std::ptrdiff_t>(part));
+      offset_ = *offset;
+      return;
+    }
+  }
 
   /// Appends what is new to the buffer; false when there was nothing.
   bool read_more() {
-    if (!fd_.valid()) open();
-    if (!fd_.valid()) return false;
-    char block[65536];
-    const ssize_t got = ::pread(fd_.get(), block, sizeof block, offset_);
-    if (got < 0) throw_errno("read the log {}", path_);
-    if (got == 0) return reopen_if_replaced();
-    offset_ += got;
-    buffer_.append(block, static_cast<size_t>(got));
-    return true;
+    if (parts_.empty()) parts_ = open_parts(place_, 0);
+    for (;;) {
+      if (parts_.empty()) return false;
+      char block[65536];
+      const ssize_t got = ::pread(parts_.front().get(), block, sizeof block, offset_);
+      if (got < 0) throw_errno("read the log {}", place_.path);
+      if (got > 0) {
+        offset_ += got;
+        buffer_.append(block, static_cast<size_t>(got));
+        return true;
+      }
+      if (!next_part()) return false;
+    }
   }
 
   /// The next whole line; nullopt when there is none yet.
@@ -111,24 +196,27 @@ class LogFile {
   }
 
  private:
-  void open() {
-    Fd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd.valid() && errno != ENOENT) throw_errno("open the log {}", path_);
-    fd_ = std::move(fd);
-  }
-  /// max-size: the monitor began a new file; the old one has been read to its end.
-  bool reopen_if_replaced() {
-    struct stat ours {
-    }, current{};
-    if (::fstat(fd_.get(), &ours) != 0 || ::stat(path_.c_str(), &current) != 0) return false;
-    if (ours.st_ino == current.st_ino && current.st_size >= offset_) return false;
-    open();
+  /// max-size: what has been read to its end may not be the newest, or not any more.
+  bool next_part() {
+    const ino_t ours = inode_of(parts_.front().get());
+    if (parts_.size() == 1) {
+      struct stat current {};
+      if (::stat(place_.path.c_str(), &current) != 0) return false;
+      if (ours == current.st_ino) {
+        if (current.st_size >= offset_) return false;
+        offset_ = 0;  // cut by somebody else
+        return true;
+      }
+      for (Fd& newer : open_parts(place_, ours)) parts_.push_back(std::move(newer));
+    }
+    if (parts_.size() == 1) return false;
+    parts_.pop_front();
     offset_ = 0;
-    return fd_.valid();
+    return true;
   }
 
-  std::string path_;
-  Fd fd_;
+  LogPlace place_;
+  std::deque<Fd> parts_;  ///< oldest first; the first is being read
   off_t offset_ = 0;
   std::string buffer_;
   size_t start_ = 0;
@@ -182,18 +270,19 @@ bool copy_log(Context& context, const store::ContainerRecord& record, const LogO
   const std::string& driver = record.config.log_driver;
   if (options.since || options.until || options.tail || options.follow || (driver != "k8s-file" && !driver.empty()))
     return false;
-  const Fd file(::open(log_path(context, record).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file && errno == ENOENT) return true;
-  if (!file) throw_errno("open the log {}", log_path(context, record));
-  ::posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+  std::deque<Fd> parts = open_parts(place_of(context, record), 0);
+  for (const Fd& part : parts) ::posix_fadvise(part.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
   Blocks blocks(take);
   std::vector<char> buffer(1 << 20);
   size_t filled = 0;
-  for (;;) {
-    const ssize_t got = ::read(file.get(), buffer.data() + filled, buffer.size() - filled);
+  while (!parts.empty()) {
+    const ssize_t got = ::read(parts.front().get(), buffer.data() + filled, buffer.size() - filled);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw_errno("read the log of container {}", record.name);
-    if (got == 0) break;
+    if (got == 0) {
+      parts.pop_front();
+      continue;
+    }
     filled += static_cast<size_t>(got);
     std::string_view rest(buffer.data(), filled);
     for (size_t newline = 0; (newline = rest.find('\n')) != std::string_view::npos; rest.remove_prefix(newline + 1)) {
@@ -279,8 +368,8 @@ void read_logs(Context& context, const store::ContainerRecord& record, const Log
     return read_journal(
         record, options, [&] { return still_runs(context, record); }, take);
   const Parse parse = record.config.log_driver == "json-file" ? parse_json_line : parse_k8s_line;
-  LogFile file(log_path(context, record));
-  if (options.tail && file.present()) file.seek(tail_offset(file.fd(), *options.tail, parse));
+  LogFile file(place_of(context, record));
+  if (options.tail) file.seek_to_tail(*options.tail, parse);
   bool draining = !options.follow;
   for (;;) {
     const bool more = file.read_more();

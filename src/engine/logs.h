@@ -33,9 +33,12 @@ struct LogOptions {
   std::optional<std::uint64_t> tail;  ///< last lines only; nullopt = all
   std::optional<std::chrono::system_clock::time_point> since, until;
 };
+/// Bound of --log-opt max-file: a reader has all of them open.
+inline constexpr int kMostLogFiles = 100;
 /// false: output goes to the journal, to the caller, or nowhere.
 bool has_log_file(std::string_view driver) noexcept;
-/// Where the log of a container is. throws Error when its driver keeps none
+/// Where the log of a container is; with max-size, what was before it is beside it (.1, .2 …). throws Error when its
+/// driver keeps none
 std::string log_path(const Context& context, const store::ContainerRecord& record);
 
 /// May take the block away (swap): it is emptied afterwards.

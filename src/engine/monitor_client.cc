@@ -50,6 +50,7 @@ void plan_log(const Context& context, const store::ContainerRecord& record, moni
   for (const auto& [key, value] : record.config.log_options) {
     if (key == "path") plan.log_path = absolute(value);
     if (key == "max-size") plan.log_max_size = parse_size(value, "log option max-size");
+    if (key == "max-file") plan.log_max_files = to_int(value, 1).value_or(plan.log_max_files);
   }
 }
 

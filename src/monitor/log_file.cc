@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include <fmt/core.h>
+
 #include "base/duration_size.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -38,8 +40,8 @@ size_t format_time(char* into, size_t room, const char* zone) {
 
 }  // namespace
 
-LogFile::LogFile(LogFormat format, std::string path, std::int64_t max_size)
-    : format_(format), path_(std::move(path)), max_size_(max_size) {
+LogFile::LogFile(LogFormat format, std::string path, std::int64_t max_size, std::int64_t max_files)
+    : format_(format), path_(std::move(path)), max_size_(max_size), max_files_(max_files) {
   if (format_ != LogFormat::none) open();
 }
 
@@ -92,7 +94,10 @@ void LogFile::flush() {
 }
 
 void LogFile::rotate() {
-  if (::rename(path_.c_str(), (path_ + ".1").c_str()) < 0) return;
+  // The oldest is replaced. Readers that have one open go on reading it, and know by its inode which comes next.
+  for (std::int64_t age = max_files_ - 1; age > 1; --age)
+    ::rename(fmt::format("{}.{}", path_, age - 1).c_str(), fmt::format("{}.{}", path_, age).c_str());
+  if ((max_files_ > 1 ? ::rename(path_.c_str(), (path_ + ".1").c_str()) : ::unlink(path_.c_str())) < 0) return;
   try {
     open();
   } catch (const Error& error) {

@@ -21,9 +21,12 @@ enum class LogFormat {
 class LogFile {
  public:
   LogFile() = default;
-  /// max_size: bytes after which the file becomes <path>.1 (replacing an older one) and a new one begins; -1 = never.
-  /// throws SysError when it cannot be opened
-  LogFile(LogFormat format, std::string path, std::int64_t max_size);
+  /// max_size   bytes after which the file becomes <path>.1, what was <path>.1 becomes <path>.2 and so on, and a new
+  /// one
+  ///            begins; -1 = never
+  /// max_files  how many there are at most, with the one that is written
+  /// throws     SysError when it cannot be opened
+  LogFile(LogFormat format, std::string path, std::int64_t max_size, std::int64_t max_files = 2);
   explicit LogFile(Journal journal) : format_(LogFormat::journal), journal_(std::move(journal)) {}
 
   [[nodiscard]] bool keeps() const noexcept { return format_ != LogFormat::none; }
@@ -39,7 +42,7 @@ class LogFile {
 
   LogFormat format_ = LogFormat::none;
   std::string path_;
-  std::int64_t max_size_ = -1, size_ = 0;
+  std::int64_t max_size_ = -1, max_files_ = 2, size_ = 0;
   Fd fd_;
   size_t filled_ = 0;
   bool warned_ = false, full_ = false;  ///< full_: the next line begins a new file

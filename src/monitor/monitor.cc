@@ -34,7 +34,7 @@ LogFile open_log(const Plan& plan) {
   LogFormat format = LogFormat::none;
   if (plan.log_driver == "k8s-file") format = LogFormat::k8s_file;
   if (plan.log_driver == "json-file") format = LogFormat::json_file;
-  return {format, plan.log_path, plan.log_max_size};
+  return {format, plan.log_path, plan.log_max_size, plan.log_max_files};
 }
 
 Fd open_dir(const std::string& path) {

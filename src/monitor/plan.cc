@@ -55,6 +55,7 @@ void visit(PlanRef& plan, Io&& io) {
   io("log_path", plan.log_path);
   io("log_fields", plan.log_fields);
   io("log_max_size", plan.log_max_size);
+  io("log_max_files", plan.log_max_files);
   io("tty", plan.tty);
   io("interactive", plan.interactive);
   io("preserve_fds", plan.preserve_fds);

@@ -71,6 +71,7 @@ struct Plan {
   std::string log_driver = "k8s-file", log_path;  ///< journald: the journal's socket
   std::string log_fields;                         ///< journald: "NAME=value\n" lines of each entry
   std::int64_t log_max_size = -1;                 ///< bytes, -1 = no limit
+  std::int64_t log_max_files = 2;                 ///< with the one that is written
   bool tty = false, interactive = false;
   unsigned preserve_fds = 0;       ///< descriptors from 3 on that the container gets
   unsigned rows = 0, columns = 0;  ///< of a terminal, 0 = leave

@@ -147,7 +147,7 @@ struct ContainerConfig {
   std::string cgroup_parent;
   // log
   std::string log_driver = "k8s-file";
-  StringMap log_options;  ///< path, max-size, tag
+  StringMap log_options;  ///< path, max-size, max-file, tag
   // image choice (used by create only, kept for inspect)
   std::string platform, pull_policy = "missing";
   Strings create_command;  ///< the command line, for inspect

@@ -76,6 +76,35 @@ def test_rotation_keeps_the_end(kelp):
     assert lines[-1] == "20000" and lines == [str(n) for n in range(int(lines[0]), 20001)]
 
 
+@pytest.mark.parametrize("driver", ["k8s-file", "json-file"])
+def test_as_many_files_as_are_wanted(kelp, driver):
+    options = ("--log-driver", driver, "--log-opt", "max-size=10k")
+    made(kelp, "seq 1 2000", "all", *options, "--log-opt", "max-file=50")
+    made(kelp, "seq 1 2000", "three", *options, "--log-opt", "max-file=3")
+    made(kelp, "seq 1 2000", "one", *options, "--log-opt", "max-file=1")
+    whole = [str(n) for n in range(1, 2001)]
+    assert kelp("logs", "all").lines == whole
+    for tail in (1, 399, 1200, 1999, 2000, 3000):
+        assert kelp("logs", "--tail", str(tail), "all").lines == whole[-tail:], tail
+    assert [line.split()[-1] for line in kelp("logs", "-t", "all").lines] == whole
+    counts = {}
+    for name in ("three", "one"):
+        lines = kelp("logs", name).lines
+        directory = kelp.store / "containers" / kelp("inspect", "--format", "{{.Id}}", name).text
+        assert len(list(directory.glob("ctr.log*"))) == {"three": 3, "one": 1}[name]
+        assert lines == whole[-len(lines):]
+        counts[name] = len(lines)
+    assert 0 < counts["one"] < 1000 < counts["three"] * 3 < 6000
+    kelp.fails("create", "--log-opt", "max-file=0", *NONE, "busybox", "true", says="max-file")
+    kelp.fails("create", "--log-opt", "max-size=some", *NONE, "busybox", "true", says="max-size")
+
+
+def test_a_log_is_followed_over_its_files(kelp):
+    kelp("run", "-d", "--name", "c", "--log-opt", "max-size=4k", "--log-opt", "max-file=100", *NONE, "busybox", "sh", "-c",
+         "for n in 1 2 3 4 5 6; do seq 1 500; sleep 0.1; done")
+    assert kelp("logs", "-f", "c").lines == [str(n) for n in range(1, 501)] * 6
+
+
 def test_a_path_of_ones_own(kelp, place):
     made(kelp, "echo there", "c", "--log-opt", f"path={place}/own.log")
     assert "there" in (place / "own.log").read_text() and kelp("logs", "c").text == "there"
