@@ -88,6 +88,15 @@ def completion(table, kelp, rounds, count=500, tags=200):
         kelp("untag", "busybox", f"registry.example/some/image-{n}:v{n}")
 
 
+def probes(table, kelp, rounds):
+    """A health check asked for by hand, which is a probe and a command around it, beside one exec (a tenth is noise)."""
+    kelp("run", "-d", "--name", "probed", *NONE, "--health-cmd", "true", "--health-interval", "disable", "busybox", "sleep", "1000")
+    result = medians(max(9, rounds), probe=lambda: kelp.time("healthcheck", "run", "probed"),
+                     exec=lambda: kelp.time("exec", "probed", "true"))
+    table.at_most("healthcheck run / exec true", result["probe"], result["exec"], 1.1)
+    kelp("rm", "-f", "-t", "0", "probed")
+
+
 def piped(argv, env, cwd):
     """Milliseconds from the start until a reader at the other end of a pipe has everything, and the bytes that it got."""
     start = time.perf_counter()
@@ -132,6 +141,7 @@ def rows(table, kelp, podman, place, rounds):
     place.mkdir()
     streams(table, kelp, place)
     completion(table, kelp, rounds)
+    probes(table, kelp, rounds)
     if podman is None:
         return table.skip("ps, inspect, logs, cp of much", "podman cannot run here")
     tools = {"kelp": kelp, "podman": podman}
