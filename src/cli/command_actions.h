@@ -25,6 +25,7 @@ Action define_exec(OptionSet& options);
 Action define_export(OptionSet& options);
 Action define_healthcheck_run(OptionSet& options);
 Action define_history(OptionSet& options);
+Action define_image_diff(OptionSet& options);
 Action define_image_exists(OptionSet& options);
 Action define_image_inspect(OptionSet& options);
 Action define_image_prune(OptionSet& options);

@@ -62,6 +62,7 @@ constexpr Command kCommands[] = {
     {"save", "image save", kImages, "save images as an archive", define_save},
     {"import", "image import", kImages, "make an image from a file system archive", define_import},
     {"image inspect", "", kImages, "print all about images as JSON", define_image_inspect},
+    {"image diff", "", kImages, "list the files that an image changes in what it is based on", define_image_diff},
     {"image exists", "", kImages, "exit with 0 when the image is stored, with 1 when not", define_image_exists},
     {"image prune", "", kImages, "remove images that have no name", define_image_prune},
     {"image trust", "", kImages, "signatures are not supported", define_image_signatures, true},

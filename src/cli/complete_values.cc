@@ -313,9 +313,11 @@ Candidates values(Complete kind, const std::string& begin, const store::Layout& 
       return programs(begin);
     case Complete::environment:
       return variables(begin);
+    case Complete::tree:
     case Complete::object: {
       Candidates found = containers(begin, State::any, layout);
       for (auto& one : images(begin, layout)) found.push_back(std::move(one));
+      if (kind == Complete::tree) return found;
       for (auto& one : directory_names(begin, layout.volumes())) found.push_back(std::move(one));
       return found;
     }

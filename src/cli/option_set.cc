@@ -78,6 +78,8 @@ const char* complete_name(Complete kind) noexcept {
       return "stopped";
     case Complete::paused:
       return "paused";
+    case Complete::tree:
+      return "tree";
     case Complete::object:
       return "object";
     case Complete::mount:

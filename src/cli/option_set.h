@@ -27,6 +27,7 @@ enum class Complete {
   running,
   stopped,
   paused,
+  tree,    ///< a container or an image
   object,  ///< a container, an image or a volume
   image,
   volume,

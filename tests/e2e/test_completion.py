@@ -65,6 +65,12 @@ def test_containers_fit_the_command(filled):
     identity = filled("inspect", "-f", "{{.Id}}", "web-old").text
     assert list(answers(filled, "rm", identity[:4])) == [identity[:12]]
     assert list(answers(filled, "unpause", "")) == []
+    assert {"web-1", "web-old", "shop:v1"} <= set(answers(filled, "diff", ""))
+    both = set(answers(filled, "diff", "web-1", ""))
+    assert {"web-2", "shop:v1"} <= both and "data" not in both
+    assert list(answers(filled, "container", "diff", "web-1", "")) == ["web-2", "web-old"]
+    assert "shop:v1" in answers(filled, "image", "diff", "busybox", "")
+    assert list(answers(filled, "diff", "web-1", "web-2", "")) == []
 
 
 def test_one_that_runs_among_many_and_a_damaged_record(kelp):
