@@ -92,13 +92,15 @@ Action define_save(OptionSet& options) {
 
 Action define_import(OptionSet& options) {
   auto values = std::make_shared<ImportCommand>();
-  options.arguments("FILE|- [NAME]", 1, 2, Complete::file);
+  options.arguments("FILE|URL|- [NAME]", 1, 2, Complete::file);
   options.list("change,c", values->import.changes, "INSTRUCTION", "instruction of a Containerfile: CMD, ENV, ...");
   options.text("message,m", values->import.message, "TEXT", "comment in the history");
   options.text("os", values->import.os, "OS", "operating system of the image");
   options.text("arch", values->import.arch, "ARCH", "architecture of the image");
   options.text("variant", values->import.variant, "VARIANT", "variant of the architecture");
   options.flag("quiet,q", values->quiet, "do not show the progress");
+  options.describe("The archive may be compressed. A URL begins with http:// or https://.",
+                   "kelp import root.tar.xz my/base:1\nkelp import https://example.org/root.tar.gz my/base:1");
   return [values](Invocation& invocation) { return import(invocation, *values); };
 }
 

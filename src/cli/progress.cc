@@ -106,6 +106,8 @@ std::string ProgressView::line_of(const Bar& bar, size_t width) const {
     const auto full = static_cast<size_t>(part * kCells);
     text += fmt::format("  [{}{}]  {} / {}", std::string(full, '='), std::string(kCells - full, ' '),
                         human_size(bar.current), human_size(bar.total));
+  } else if (bar.current != 0) {
+    text += "  " + human_size(bar.current);  // how much will come was not said
   }
   return text.substr(0, width);
 }

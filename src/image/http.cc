@@ -69,7 +69,12 @@ void start_body(Exchange& exchange) {
   long status = 0;
   curl_easy_getinfo(exchange.curl, CURLINFO_RESPONSE_CODE, &status);
   exchange.response.status = status;
-  if (!exchange.request->sink || exchange.wanted_offset == 0) return;
+  const HttpRequest& request = *exchange.request;
+  if (!request.sink) return;
+  if (exchange.wanted_offset == 0) {
+    if (request.answered && (status == 200 || status == 206)) request.answered(exchange.response);
+    return;
+  }
   if (status == 200) exchange.skip = exchange.wanted_offset;  // Range was ignored: the body begins at its start
   if (status == 206 && content_range_start(exchange.response) != exchange.wanted_offset) {
     throw_error("{}: the server answered a range that was not asked for", exchange.request->url);

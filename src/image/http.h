@@ -75,7 +75,9 @@ struct HttpRequest {
   bool once = false;  ///< the caller tries again himself (an upload, which has a state at the other end)
   std::uint64_t max_body = 4u << 20;  ///< bytes of an answer that is kept in memory
   BodySink sink;                      ///< body of a successful answer goes here; max_body does not count
-  std::uint64_t offset = 0;           ///< with sink: the sink has this many bytes already, ask for the rest
+  std::function<void(const HttpResponse&)>
+      answered;              ///< before the sink's first byte: status and headers; may be empty
+  std::uint64_t offset = 0;  ///< with sink: the sink has this many bytes already, ask for the rest
   TlsSettings tls;
   std::stop_token stop;
 };

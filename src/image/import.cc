@@ -1,18 +1,25 @@
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <memory>
+#include <optional>
+#include <span>
 
 #include <nlohmann/json.hpp>
 
+#include "base/base64.h"
 #include "base/duration_size.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "image/digest.h"
+#include "image/http.h"
 #include "image/pack.h"
 #include "image/unpack.h"
+#include "image/url.h"
 #include "image/verbs.h"
 #include "spec/config_changes.h"
 #include "spec/image_name.h"
@@ -78,14 +85,83 @@ store::ImageRecord import_tar(VerbRequest& request, Source& source, const std::s
   return store::add_image(request.layout, image);
 }
 
+/// "scheme://…"; a file may be called like that, too.
+bool is_url(const std::string& source) {
+  const size_t colon = source.find("://");
+  return colon != std::string::npos && colon != 0 && !url_origin(source).empty() && ::access(source.c_str(), F_OK) != 0;
+}
+
+/// What the archive is fetched as: the last part of its path.
+std::string file_name(const UrlWithUser& address) {
+  const std::string name = address.shown.substr(address.shown.rfind('/') + 1);
+  return name.empty() ? "archive" : name;
+}
+
+/// The archive of a URL, in a file of the store's own that is gone with its writer.
+void download(VerbRequest& request, const UrlWithUser& address, store::BlobWriter& archive) {
+  const std::string name = file_name(address);
+  std::uint64_t total = 0;
+  HttpRequest get;
+  get.url = address.url;
+  if (!address.user.empty()) get.authorization = "Basic " + base64_encode(address.user);
+  get.answered = [&](const HttpResponse& answer) {
+    archive.restart();
+    total = static_cast<std::uint64_t>(to_int(answer.header("content-length").value_or(""), 0).value_or(0));
+    struct statvfs disk {};
+    const bool known = ::statvfs(request.layout.data.c_str(), &disk) == 0;
+    const std::uint64_t room = known ? std::uint64_t{disk.f_bavail} * disk.f_frsize : UINT64_MAX;
+    if (total > room)
+      throw Error(fmt::format("{}: {} to be written, but only {} are free in {}", address.shown, human_size(total),
+                              human_size(room), request.layout.data))
+          .with_hint("kelp rmi IMAGE makes room");
+    request.progress.layer(name, total);
+  };
+  get.sink = [&](std::span<const std::byte> bytes) {
+    archive.write(bytes.data(), bytes.size());
+    request.progress.bytes(name, archive.offset(), total);
+  };
+  request.progress.status("Downloading from " + address.shown);
+  Http http({});
+  const HttpResponse answer = http.send(get);
+  if (answer.status != 200 && answer.status != 206)
+    throw_error("{}: the server answers with status {}{}", address.shown, answer.status,
+                answer.status == 404 ? " (not found)" : "");
+}
+
+/// What is imported, opened.
+struct Archive {
+  std::optional<store::BlobWriter> fetched;
+  Fd file;
+  int fd = 0;
+  std::string shown;  ///< in messages and in the image's history
+};
+
+void open_archive(VerbRequest& request, const std::string& source, Archive& archive) {
+  archive.shown = source;
+  if (source == "-") {
+    archive.shown = "standard input";
+  } else if (is_url(source)) {
+    const std::string scheme = to_lower(source.substr(0, source.find("://")));
+    if (scheme != "http" && scheme != "https")
+      throw_usage("{}: archives are fetched by http and https only", kelp::quoted(source));
+    const UrlWithUser address = split_user(source);
+    archive.shown = address.shown;
+    archive.fetched.emplace(request.layout);
+    download(request, address, *archive.fetched);
+    archive.fd = archive.fetched->fd();
+  } else {
+    archive.file = Fd(::open(source.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!archive.file) throw_errno("open {}", source);
+    archive.fd = archive.file.get();
+  }
+}
+
 }  // namespace
 
 std::string verb_import(VerbRequest& request) {
   const Arguments& arguments = request.arguments;
   arguments.need_positional(1, 2);
-  const std::string& path = arguments.positional[0];
-  const bool standard_input = path == "-";
-  const std::string what = standard_input ? "standard input" : path;
+  const std::string& source = arguments.positional[0];
   const std::string name =
       arguments.positional.size() == 2 ? spec::parse_local_name(arguments.positional[1]).tagged().full() : "";
   spec::ImageConfig config;
@@ -95,19 +171,16 @@ std::string verb_import(VerbRequest& request) {
     config.platform = spec::parse_platform(config.platform.os + "/" + *arch);
   if (const auto variant = arguments.value("variant")) config.platform.variant = *variant;
   for (const std::string& change : arguments.values("change")) spec::apply_change(config.config, change);
+  Archive archive;
+  open_archive(request, source, archive);
   config.created = now_or_source_date();
   config.history = {{.created = config.created,
-                     .created_by = "kelp import " + path,
-                     .comment = arguments.value("message").value_or("Imported from " + what)}};
-  Fd file;
-  if (!standard_input) {
-    file = Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file) throw_errno("open {}", path);
-  }
-  FdSource source(standard_input ? 0 : file.get(), what);
+                     .created_by = "kelp import " + (source == "-" ? source : archive.shown),
+                     .comment = arguments.value("message").value_or("Imported from " + archive.shown)}};
+  FdSource input(archive.fd, archive.shown);
   std::vector<std::string> warnings;
   try {
-    const store::ImageRecord image = import_tar(request, source, what, name, std::move(config), warnings);
+    const store::ImageRecord image = import_tar(request, input, archive.shown, name, std::move(config), warnings);
     return nlohmann::ordered_json{{"images", {{{"id", image.id}, {"digest", image.digest}, {"name", name}}}},
                                   {"warnings", warnings}}
         .dump();

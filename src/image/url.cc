@@ -1,5 +1,8 @@
 #include "image/url.h"
 
+#include <algorithm>
+#include <charconv>
+
 #include <fmt/format.h>
 
 #include "base/text.h"
@@ -37,6 +40,32 @@ std::string resolve_url(std::string_view base, std::string_view reference) {
   path = path.substr(0, path.find_first_of("?#"));
   if (starts_with(reference, "?")) return origin + std::string(path) + std::string(reference);
   return origin + std::string(path.substr(0, path.rfind('/') + 1)) + std::string(reference);
+}
+
+UrlWithUser split_user(std::string_view url) {
+  UrlWithUser result;
+  url = url.substr(0, url.find('#'));
+  const size_t host = url.find("://") + 3;
+  const size_t host_end = std::min(url.find_first_of("/?", host), url.size());
+  const size_t at = url.substr(0, host_end).rfind('@');
+  std::string_view rest = url.substr(host);
+  if (at != std::string_view::npos && at >= host) {
+    const std::string_view user = url.substr(host, at - host);
+    for (size_t i = 0; i < user.size(); ++i) {
+      unsigned byte = 0;
+      const char* begin = user.data() + i + 1;
+      if (user[i] == '%' && i + 2 < user.size() && std::from_chars(begin, begin + 2, byte, 16).ptr == begin + 2) {
+        result.user += static_cast<char>(byte);
+        i += 2;
+      } else {
+        result.user += user[i];
+      }
+    }
+    rest = url.substr(at + 1);
+  }
+  result.url = std::string(url.substr(0, host)) + std::string(rest);
+  result.shown = result.url.substr(0, result.url.find('?'));
+  return result;
 }
 
 std::string url_encode(std::string_view text) {

@@ -29,6 +29,18 @@ TEST_CASE("redirect targets") {
   CHECK(resolve_url("https://a.example", "z") == "https://a.example/z");
 }
 
+TEST_CASE("a URL with a user") {
+  const UrlWithUser plain = split_user("http://h.example:80/a/b.tar?c=d@e#f");
+  CHECK(plain.url == "http://h.example:80/a/b.tar?c=d@e");
+  CHECK(plain.user == "");
+  CHECK(plain.shown == "http://h.example:80/a/b.tar");
+  const UrlWithUser full = split_user("https://a%40b:p%3Aw%@h.example/x?key=hush");
+  CHECK(full.url == "https://h.example/x?key=hush");
+  CHECK(full.user == "a@b:p:w%");
+  CHECK(full.shown == "https://h.example/x");
+  CHECK(split_user("http://u@h.example?q=@").url == "http://h.example?q=@");
+}
+
 TEST_CASE("query values") {
   CHECK(url_encode("repository:a/b:pull,push") == "repository%3Aa%2Fb%3Apull%2Cpush");
   CHECK(url_encode("a-b_c.d~E9") == "a-b_c.d~E9");
