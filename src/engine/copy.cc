@@ -28,6 +28,26 @@ namespace kelp::engine {
 
 namespace {
 
+/// Of whom the process of a container is, by the container's ids.
+ResolvedUser user_of(Context& context, const store::ContainerRecord& record) {
+  const LayeredRoot root(root_directories(context, record, true));
+  return resolve_user(effective_user(record), {}, root.read("/etc/passwd").value_or(""),
+                      root.read("/etc/group").value_or(""));
+}
+
+/// What leaves a container with its owners is its user's, by the ids that S has: as podman's tars have it.
+SendOptions send_options(Context& context, const CopyRequest& request) {
+  SendOptions options;
+  const bool told = request.to ? !request.archive : request.target == "-";
+  if (!request.from || !told) return options;
+  const store::ContainerRecord& record = *request.from;
+  const ResolvedUser user = record.map_key == "single" ? ResolvedUser{} : user_of(context, record);
+  const store::IdMapping map = layers_map(record);
+  options.uid = map.uid(user.uid).value_or(0);
+  options.gid = map.gid(user.gid).value_or(0);
+  return options;
+}
+
 ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
   ReceiveOptions options;
   options.overwrite = request.overwrite;
@@ -39,9 +59,7 @@ ReceiveOptions receive_options(Context& context, const CopyRequest& request) {
     if (!request.from) options.outside = &wanted_maps(context);  // a file of the caller is root's inside
     return options;
   }
-  const LayeredRoot root(root_directories(context, record, true));
-  const ResolvedUser user = resolve_user(effective_user(record), {}, root.read("/etc/passwd").value_or(""),
-                                         root.read("/etc/group").value_or(""));
+  const ResolvedUser user = user_of(context, record);
   options.uid = user.uid;
   options.gid = user.gid;
   return options;
@@ -57,9 +75,11 @@ void in_files_of(Context& context, const store::ContainerRecord& record, const s
 
 /// cp CONTAINER:PATH -: one tree, named after its last component; "DIR/." gives what is in it.
 void copy_out_archive(Context& context, const CopyRequest& request) {
+  const SendOptions owner = send_options(context, request);
   in_files_of(context, *request.from, [&](int root_fd) {
     const std::string path = inside(request.source), clean = sys::clean_path(path);
     TarWriter writer(STDOUT_FILENO);
+    writer.give_all_to(owner.uid.value_or(0), owner.gid.value_or(0));
     if (clean == "/" || ends_with(path, "/.")) {
       writer.add_contents(sys::open_in_root(root_fd, clean, O_RDONLY | O_DIRECTORY).get(), "", false);
     } else {
@@ -120,9 +140,10 @@ void copy_files(Context& context, const CopyRequest& request) {
   if (request.source == "-" && !request.from) return copy_in_archive(context, request);
   if (request.target == "-" && !request.to) return copy_out_archive(context, request);
   const ReceiveOptions options = receive_options(context, request);
+  const SendOptions told = send_options(context, request);
   if (request.from && request.to && request.from->id == request.to->id) {
     in_files_of(context, *request.from, [&](int root_fd) {
-      transfer([&](int out) { send_files(out, root_fd, inside(request.source)); },
+      transfer([&](int out) { send_files(out, root_fd, inside(request.source), told); },
                [&](int in) { receive_files(in, root_fd, inside(request.target), options); });
     });
     return;
@@ -130,7 +151,8 @@ void copy_files(Context& context, const CopyRequest& request) {
   transfer(
       [&](int out) {
         if (!request.from) return send_files(out, -1, request.source);
-        in_files_of(context, *request.from, [&](int root_fd) { send_files(out, root_fd, inside(request.source)); });
+        in_files_of(context, *request.from,
+                    [&](int root_fd) { send_files(out, root_fd, inside(request.source), told); });
       },
       [&](int in) {
         if (!request.to) return receive_files(in, -1, request.target, options);

@@ -11,8 +11,10 @@ namespace kelp::engine {
 struct CopyRequest {
   std::optional<store::ContainerRecord> from, to;  ///< nullopt: the host's side
   std::string source, target;                      ///< paths; "-" = tar stream on stdin or stdout
-  bool archive = true;                             ///< the container user's ids for what is copied in
-  bool overwrite = false;                          ///< a directory may replace a file and the other way round
+  /// What is copied into a container gets its user's ids; false: the ids that it comes with, which are, of what comes
+  /// from a container, those of that one's user.
+  bool archive = true;
+  bool overwrite = false;  ///< a directory may replace a file and the other way round
 };
 /// `cp`. Inside a container all paths are resolved against its root, links included; host paths as the caller.
 /// source: podman-cp(1)

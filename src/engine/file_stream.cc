@@ -8,7 +8,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -37,7 +40,7 @@ constexpr std::uint32_t kMaxText = 64 * 1024;
 
 class Sender {
  public:
-  explicit Sender(int out) : out_(out), block_(kBlock) {}
+  explicit Sender(int out, const SendOptions& options = {}) : out_(out), options_(options), block_(kBlock) {}
 
   void top(int root_fd, const std::string& path) {
     // "dir/" follows a link, as the trailing slash does for the kernel; "link" itself is resolved too: cp of a link
@@ -84,8 +87,8 @@ class Sender {
     Header header;
     header.kind = kind;
     header.mode = info.st_mode;
-    header.uid = info.st_uid;
-    header.gid = info.st_gid;
+    header.uid = options_.uid.value_or(info.st_uid);
+    header.gid = options_.gid.value_or(info.st_gid);
     header.mtime_seconds = info.st_mtim.tv_sec;
     header.mtime_nanos = info.st_mtim.tv_nsec;
     header.name_length = static_cast<std::uint32_t>(name.size());
@@ -133,9 +136,15 @@ class Sender {
         break;
       }
       case S_IFREG: {
+        std::string number;
+        if (info.st_nlink > 1) {
+          const auto [known, fresh] = links_.try_emplace({info.st_dev, info.st_ino}, links_.size());
+          number = std::to_string(known->second);
+          if (!fresh) return record('H', info, name, number);
+        }
         const Fd file(::openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
         if (!file) throw_errno("open {}", printable(name));
-        record('F', info, name, "");
+        record('F', info, name, number);
         data(file.get(), name);
         break;
       }
@@ -155,7 +164,9 @@ class Sender {
   }
 
   int out_;
+  SendOptions options_;
   std::vector<char> block_;
+  std::map<std::pair<dev_t, ino_t>, size_t> links_;  ///< files with several names, numbered
 };
 
 // ---- receiver
@@ -286,12 +297,19 @@ class Receiver {
     return dir;
   }
 
+  struct Level {
+    Fd fd;
+    Header header;
+    std::string name;
+  };
+  static std::string path_of(const std::vector<Level>& levels) {
+    std::string path;
+    for (const Level& level : levels) path += level.name + "/";
+    return path;
+  }
+
   /// Entries up to the matching 'U'. top: attributes for the directory itself, given last.
   void fill(int top_fd, const Header* top = nullptr) {
-    struct Level {
-      Fd fd;
-      Header header;
-    };
     std::vector<Level> levels;
     for (;;) {
       next();
@@ -299,7 +317,7 @@ class Receiver {
       switch (header_.kind) {
         case 'D': {
           const Header header = header_;
-          levels.push_back({make_directory(at, name_), header});
+          levels.push_back({make_directory(at, name_), header, name_});
           break;
         }
         case 'U':
@@ -311,7 +329,10 @@ class Receiver {
           levels.pop_back();
           break;
         case 'F':
-          make_file(at, name_);
+          make_named_file(top_fd, at, path_of(levels));
+          break;
+        case 'H':
+          make_hard_link(top_fd, at);
           break;
         case 'L':
           make_link(at);
@@ -336,13 +357,47 @@ class Receiver {
     }
   }
 
-  void make_file(int parent, const std::string& name) {
+  /// A file that may have more names. Where it stands is kept as a path, since there may be more of them than a process
+  /// may have open files.
+  void make_named_file(int top_fd, int parent, const std::string& directory) {
+    const std::string number = text_;
+    const Fd file = make_file(parent, name_);
+    struct stat info {};
+    if (number.empty()) return;
+    if (::fstat(file.get(), &info) < 0) throw_errno("stat {}", printable(name_));
+    named_[number] = {top_fd, directory, name_, info.st_dev, info.st_ino};
+  }
+
+  void make_hard_link(int top_fd, int parent) {
+    const auto found = named_.find(text_);
+    if (found == named_.end() || found->second.top_fd != top_fd) throw_error("the copy's stream is damaged");
+    const Named& first = found->second;
+    clear(parent, name_);
+    // Others may write in the target, too: no link on the way to the first name leads to another file.
+    const Fd directory = sys::open_beneath(top_fd, "./" + first.directory, O_RDONLY | O_DIRECTORY);
+    if (::linkat(directory.get(), first.name.c_str(), parent, name_.c_str(), 0) < 0) {
+      // File systems without hard links, and what is mounted within the target: another file then.
+      if (errno != EXDEV && errno != EPERM && errno != EMLINK && errno != EOPNOTSUPP)
+        throw_errno("make {} another name of {}", printable(name_), printable(first.directory + first.name));
+      sys::copy_entry(directory.get(), first.name.c_str(), parent, name_.c_str());
+      return;
+    }
+    struct stat info {};
+    if (::fstatat(parent, name_.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 && info.st_dev == first.device &&
+        info.st_ino == first.inode)
+      return;
+    ::unlinkat(parent, name_.c_str(), 0);
+    throw_error("{} was replaced while it was copied", printable(first.directory + first.name));
+  }
+
+  Fd make_file(int parent, const std::string& name) {
     const Header header = header_;
     clear(parent, name);
-    const Fd file(::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    Fd file(::openat(parent, name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!file) throw_errno("create {}", printable(name));
     data(file.get());
     attributes(file.get(), header);
+    return file;
   }
 
   void data(int fd) {
@@ -400,12 +455,20 @@ class Receiver {
   std::vector<char> block_;
   Header header_;
   std::string name_, text_;
+  /// The first name of a file that has several, below the directory that is filled.
+  struct Named {
+    int top_fd = -1;
+    std::string directory, name;
+    dev_t device = 0;
+    ino_t inode = 0;
+  };
+  std::map<std::string, Named> named_;
 };
 
 }  // namespace
 
-void send_files(int out_fd, int root_fd, const std::string& path) noexcept {
-  Sender sender(out_fd);
+void send_files(int out_fd, int root_fd, const std::string& path, const SendOptions& options) noexcept {
+  Sender sender(out_fd, options);
   try {
     sender.top(root_fd, path);
   } catch (const std::exception& error) {

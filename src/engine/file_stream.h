@@ -14,11 +14,17 @@ namespace kelp::engine {
 /// path component, used below the directory that the receiver itself opened.
 ///
 ///     record = kind, metadata, name, text, then for files blocks {length, bytes}… ended by length 0
-///     T top (the source itself)  D directory, then its entries, then U up  F file  L link  P fifo  X error  E end
+///     T top (the source itself)  D directory, then its entries, then U up  F file  H another name of an earlier file
+///     L link  P fifo  X error  E end
+///
+/// The text of an F with several names is a number of its own, that of an H is such a number.
 
+struct SendOptions {
+  std::optional<std::uint32_t> uid, gid;  ///< told of everything; nullopt: the files' own
+};
 /// root_fd  -1: an ordinary path of this process; else a root that the path is resolved in, links included.
 /// Errors go into the stream.
-void send_files(int out_fd, int root_fd, const std::string& path) noexcept;
+void send_files(int out_fd, int root_fd, const std::string& path, const SendOptions& options = {}) noexcept;
 
 /// An error in place of a stream.
 void send_error(int out_fd, const std::string& text) noexcept;

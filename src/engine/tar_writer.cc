@@ -109,8 +109,9 @@ void TarWriter::header(const std::string& path, const struct stat& info, char ty
   if (!put_text(header.name, path)) records += pax_record("path", path);
   if (!put_text(header.link, link)) records += pax_record("linkpath", link);
   put_octal(header.mode, info.st_mode & 07777);
-  if (!put_octal(header.uid, info.st_uid)) records += pax_record("uid", fmt::format("{}", info.st_uid));
-  if (!put_octal(header.gid, info.st_gid)) records += pax_record("gid", fmt::format("{}", info.st_gid));
+  const auto [uid, gid] = owner_.value_or(std::pair(info.st_uid, info.st_gid));
+  if (!put_octal(header.uid, uid)) records += pax_record("uid", fmt::format("{}", uid));
+  if (!put_octal(header.gid, gid)) records += pax_record("gid", fmt::format("{}", gid));
   if (!put_octal(header.size, size)) records += pax_record("size", fmt::format("{}", size));
   put_octal(header.mtime, static_cast<std::uint64_t>(std::max<time_t>(0, info.st_mtim.tv_sec)));
   if (type == '3' || type == '4') {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +20,9 @@ class TarWriter {
   explicit TarWriter(int fd) : fd_(fd) {}
   TarWriter(const TarWriter&) = delete;
   TarWriter& operator=(const TarWriter&) = delete;
+
+  /// From now on all entries belong to this owner, whatever the files' own is.
+  void give_all_to(uid_t uid, gid_t gid) { owner_ = {uid, gid}; }
 
   /// The entry `name` of the directory, as `path` in the archive; directories with everything below them.
   /// same_mount: what is mounted below is left out (its mount point stays, empty).
@@ -39,6 +43,7 @@ class TarWriter {
 
   int fd_;
   std::map<std::pair<dev_t, ino_t>, std::string> links_;
+  std::optional<std::pair<uid_t, gid_t>> owner_;
   std::uint64_t mount_ = 0;  ///< id of the mount that add_contents() began in
 };
 

@@ -129,3 +129,39 @@ def test_owners_of_what_comes_from_the_host(kelp, place):
         kelp("cp", place / "dir", f"{name}:/tmp/user")
         kelp("cp", "--archive=false", place / "dir", f"{name}:/tmp/kept")
         assert kelp("start", "-a", name).lines == ["5:6", "5:6", "0:0", "0:0"]
+
+
+def test_hard_links_in_a_tree(kelp, place):
+    """Names of one file arrive as names of one file; where something is mounted in between, as two files."""
+    tree = place / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "one").write_text("text\n")
+    (tree / "sub/two").hardlink_to(tree / "one")
+    (tree / "sub/three").hardlink_to(tree / "one")
+    kelp("create", "--name", "c", "-v", "v:/mounted/tree/sub", *NONE, "busybox", "stat", "-c", "%h %s %n", "/copied/one",
+         "/again/sub/two", "/mounted/tree/one", "/mounted/tree/sub/two", "/mounted/tree/sub/three")
+    kelp("cp", tree, "c:/copied")
+    kelp("cp", f"{tree}/.", "c:/copied")  # over what is there
+    kelp("cp", "c:/copied", "c:/again")
+    kelp("cp", tree, "c:/mounted")
+    counts = [line.split()[:2] for line in kelp("start", "-a", "c").lines]
+    assert counts[:2] == [["3", "5"], ["3", "5"]] and [size for _, size in counts] == ["5"] * 5
+    assert sum(int(count) for count, _ in counts[2:]) in (3, 1 + 2 + 2), counts
+    kelp("cp", "c:/copied", place / "back")
+    assert (place / "back/one").stat().st_ino == (place / "back/sub/two").stat().st_ino
+    assert (place / "back/one").stat().st_nlink == 3
+    kelp("cp", "c:/copied/.", place / "flat")
+    assert (place / "flat/one").stat().st_nlink == 3
+    assert out(kelp, place, "c:/copied") == ["copied", "copied/one", "copied/sub", "copied/sub/three", "copied/sub/two"]
+    with tarfile.open(place / "out.tar") as tar:
+        assert [member.linkname for member in tar if member.islnk()] == ["copied/one"] * 2
+
+
+def test_owners_in_a_tar_are_those_of_the_user(kelp, place):
+    """By the ids of the caller's user namespace, in which he is root, whatever map the container has."""
+    for name, options, owner in (("c", ("--user", "5:6"), (5, 6)), ("k", ("--userns", "keep-id"), (0, 0)),
+                                 ("m", ("--userns", "keep-id:uid=5,gid=6", "--user", "0"), (1, 1))):
+        kelp("create", "--name", name, *options, *NONE, "busybox", "true")
+        assert out(kelp, place, f"{name}:/etc/passwd") == ["passwd"]
+        with tarfile.open(place / "out.tar") as tar:
+            assert {(member.uid, member.gid) for member in tar} == {owner}, name
