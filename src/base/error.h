@@ -39,6 +39,10 @@ class Error : public std::exception {
     hint_ = std::move(hint);
     return *this;
   }
+  Error& with_exit_code(int exit_code) {
+    exit_code_ = exit_code;
+    return *this;
+  }
 
  private:
   std::string message_;

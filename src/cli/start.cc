@@ -45,6 +45,17 @@ int start_attached(Invocation& invocation, const StartCommand& values, const sto
   return engine::start_container(invocation.context, record, start).exit_code;
 }
 
+/// podman has 126 and 127 for `run` alone: these say of a start that it failed, whatever the reason.
+template <typename Fn>
+void start_or_fail(Fn&& start) {
+  try {
+    start();
+  } catch (Error& error) {
+    error.with_exit_code(kExitFailure);
+    throw;
+  }
+}
+
 int start(Invocation& invocation, const StartCommand& values) {
   ContainerSelection selection(invocation, values.choice, "the name or ID of a container");
   const bool attached = values.attach || values.interactive;
@@ -55,11 +66,12 @@ int start(Invocation& invocation, const StartCommand& values) {
   int exit_code = 0;
   const int failed = selection.for_each([&](const Chosen& chosen) {
     if (attached) {
-      exit_code = start_attached(invocation, values, chosen.record);
+      start_or_fail([&] { exit_code = start_attached(invocation, values, chosen.record); });
       return;
     }
     const auto status = store::status(invocation.context.layout, chosen.record);
-    if (status.status != store::Status::running) engine::start_container(invocation.context, chosen.record, {});
+    if (status.status != store::Status::running)
+      start_or_fail([&] { engine::start_container(invocation.context, chosen.record, {}); });
     if (!values.choice.all || status.status != store::Status::running) print_line(chosen.word);
   });
   return failed != 0 ? failed : exit_code;
@@ -104,7 +116,7 @@ Action define_init(OptionSet& options) {
       if (choice->all && status != store::Status::created && status != store::Status::exited) return;
       engine::StartOptions start;
       start.init_only = true;
-      engine::start_container(invocation.context, chosen.record, start);
+      start_or_fail([&] { engine::start_container(invocation.context, chosen.record, start); });
       print_line(chosen.word);
     });
   };
@@ -120,7 +132,7 @@ Action define_restart(OptionSet& options) {
   return [values](Invocation& invocation) {
     ContainerSelection selection(invocation, values->choice, "the name or ID of a container");
     return selection.for_each([&](const Chosen& chosen) {
-      engine::restart_container(invocation.context, chosen.record, values->time);
+      start_or_fail([&] { engine::restart_container(invocation.context, chosen.record, values->time); });
       print_line(chosen.word);
     });
   };

@@ -84,6 +84,9 @@ void resolve_references(Context& context, store::ContainerConfig& config, const 
     if (starts_with(*mode, kContainer))
       mode->replace(kContainer.size(), std::string::npos,
                     store::get(context.layout, std::string_view(*mode).substr(kContainer.size())).id);
+  for (const auto& [option, mode] : {std::pair("pid", &config.pid), std::pair("ipc", &config.ipc),
+                                     std::pair("uts", &config.uts), std::pair("cgroupns", &config.cgroupns)})
+    if (starts_with(*mode, "ns:") && ::access(mode->c_str() + 3, F_OK) < 0) throw_errno("--{} {}", option, *mode);
   for (std::string& name : config.depends_on) name = store::get(context.layout, name).id;
   if (network.kind == NetworkMode::Kind::ns_path && ::access(network.argument.c_str(), F_OK) < 0)
     throw_errno("--network ns:{}", network.argument);
@@ -99,14 +102,9 @@ std::string full_rootfs(const std::string& path) {
   return found;
 }
 
-/// What a start would refuse, refused now: nothing is on disk yet but the image. Not a working directory that is
-/// missing: `cp` may bring it before the start.
-void check_against_root(Context& context, const store::ContainerRecord& record) {
-  const LayeredRoot root(root_directories(context, record, false));
-  store::Strings groups = record.config.group_add;
-  std::erase(groups, "keep-groups");
-  resolve_user(effective_user(record), groups, root.read("/etc/passwd").value_or(""),
-               root.read("/etc/group").value_or(""));
+/// What a start would refuse, refused now: nothing is on disk yet but the image. Not a working directory or a user that
+/// is missing: `cp` may bring it before the start.
+void check_against_image(Context& context, const store::ContainerRecord& record) {
   effective_command(record.image, record.config);
   if (record.config.health && record.config.health->on_failure != "none" && !effective_health(record))
     throw_usage("--health-on-failure {}: there is no health check", record.config.health->on_failure);
@@ -235,7 +233,7 @@ NewContainer create_container(Context& context, const store::ContainerConfig& co
   } else {
     record.config.rootfs = full_rootfs(config.rootfs);
   }
-  check_against_root(context, record);
+  check_against_image(context, record);
   name_single_id(context, record);
   record.config.mounts = resolve_mount_requests(context, config, record.image.volumes);
   record.ports = resolve_ports(config, network, record.image.exposed_ports);

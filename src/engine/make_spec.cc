@@ -418,8 +418,8 @@ Strings effective_command(const store::ImageDefaults& image, const store::Contai
     const Strings& rest = config.command.empty() ? image.cmd : config.command;
     command.insert(command.end(), rest.begin(), rest.end());
   }
-  if (command.empty() || command.front().empty())
-    throw_usage("no command or entrypoint provided, and no CMD or ENTRYPOINT from image");
+  // An empty first word stands: the start finds no such program, as podman's does.
+  if (command.empty()) throw_usage("no command or entrypoint provided, and no CMD or ENTRYPOINT from image");
   return command;
 }
 

@@ -30,19 +30,23 @@ void probe(const store::PortMapping& port) {
     case sys::BindResult::ok:
       return;
     case sys::BindResult::taken: {
-      Error error(fmt::format("port {} cannot be bound: address already in use", words(port)));
+      Error error(fmt::format("port {} cannot be bound: address already in use", words(port)),
+                  kExitCannotInvoke);  // as podman, whose forwarder starts with the container
       error.with_hint(fmt::format("ss -lnp 'sport = {}' shows who has it", port.host_port));
       throw error;
     }
     case sys::BindResult::forbidden: {
       Error error(fmt::format("port {} cannot be bound: permission denied, ports below {} are reserved for root",
-                              words(port), sys::unprivileged_port_start()));
+                              words(port), sys::unprivileged_port_start()),
+                  kExitCannotInvoke);
       error.with_hint(fmt::format("choose another host port, or: sudo sysctl net.ipv4.ip_unprivileged_port_start={}",
                                   port.host_port));
       throw error;
     }
     case sys::BindResult::no_such_address:
-      throw_error("port {} cannot be bound: no interface of this host has the address {}", words(port), port.host_ip);
+      throw Error(fmt::format("port {} cannot be bound: no interface of this host has the address {}", words(port),
+                              port.host_ip),
+                  kExitCannotInvoke);
   }
 }
 

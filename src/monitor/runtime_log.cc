@@ -105,6 +105,12 @@ RuntimeWords RuntimeLog::read() const {
   return parse_runtime_log(text);
 }
 
+int exit_code_of_failed_start(std::string_view words) {
+  const std::string lower = to_lower(words);
+  const bool missing = lower.find("not found") != std::string::npos || lower.find("no such file") != std::string::npos;
+  return missing ? kExitNotFound : kExitCannotInvoke;
+}
+
 int exit_code_of_words(std::string_view words) noexcept {
   const auto says = [words](std::string_view part) { return words.find(part) != std::string_view::npos; };
   if (says("executable file not found") || (says("exec") && says("no such file or directory")) ||

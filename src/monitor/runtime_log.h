@@ -31,5 +31,8 @@ class RuntimeLog {
 
 /// 126 or 127 when a runtime's words say that the command cannot be executed or was not found, else 125.
 int exit_code_of_words(std::string_view words) noexcept;
+/// podman's rule for what a runtime could not start: 127 where something was not found, whatever it was, else 126.
+/// Scripts tell by it that the container was made and kelp was not at fault.
+int exit_code_of_failed_start(std::string_view words);
 
 }  // namespace kelp::monitor

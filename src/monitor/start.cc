@@ -252,8 +252,7 @@ void Monitor::runtime_failed(const RuntimeLog& log, const char* doing, int code)
   std::string text = words.error;
   if (text.empty()) text = fmt::format("{} ended with status {} and said nothing", name, code);
   int exit_code = code;
-  if (code != kExitCannotInvoke && code != kExitNotFound)
-    exit_code = plan_.own_runtime ? kExitFailure : exit_code_of_words(text);
+  if (code != kExitCannotInvoke && code != kExitNotFound) exit_code = exit_code_of_failed_start(text);
   Error error(plan_.own_runtime ? text : fmt::format("{} {}: {}", name, doing, text), exit_code);
   if (!words.hint.empty()) error.with_hint(words.hint);
   throw error;

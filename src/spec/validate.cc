@@ -276,7 +276,6 @@ bool is_namespaced_sysctl(std::string_view key, std::string_view* ns) {
 void validate_process(const Process& process, std::string_view path) {
   check_absolute(fmt::format("{}.cwd", path), process.cwd);
   if (process.args.empty()) throw_error("{}.args: must hold at least the program", path);
-  if (process.args[0].empty()) throw_error("{}.args[0]: is empty", path);
   for (size_t i = 0; i < process.env.size(); ++i)
     if (const size_t equals = process.env[i].find('='); equals == 0 || equals == std::string::npos)
       throw_error("{}.env[{}]: {} is not NAME=VALUE", path, i, quoted(process.env[i]));

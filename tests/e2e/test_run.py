@@ -39,6 +39,21 @@ def test_a_command_that_cannot_be_invoked_is_126(kelp):
     assert "/etc/passwd" in result.err
 
 
+@pytest.mark.parametrize("options, code", (
+    (("--ulimit", "nofile=99999999:99999999"), 126), (("-v", "/etc/passwd:/etc"), 126), (("--user", "70000"), 126),
+    (("--sysctl", "net.ipv4.nothing=1"), 127), (("--network", "ns:/etc/passwd"), 126), (("--ipc", "ns:/missing"), 125)))
+def test_what_the_runtime_cannot_start_is_126_or_127(kelp, options, code):
+    for background in ((), ("-d",)):
+        kelp.fails("run", "--rm", *background, *(() if "--network" in options else NONE), *options, "busybox", "true", code=code)
+
+
+def test_an_empty_command_is_not_found(kelp):
+    run(kelp, "", code=127)
+    kelp("create", "--name", "c", *NONE, "busybox", "")
+    for words in (("start",), ("start", "-a"), ("restart",), ("init",)):  # 126 and 127 are of run alone
+        kelp.fails(*words, "c", says="not found")
+
+
 # --- streams ---------------------------------------------------------------------------------------------------------
 
 def test_stdout_and_stderr_stay_apart(kelp):
