@@ -96,7 +96,7 @@ Action define_exec(OptionSet& options) {
   options.custom(
       "no-session", Kind::flag,
       [](const std::string& text) {
-        if (!to_bool(text).value_or(true)) throw_usage("--no-session={}: no record of an exec is ever kept", text);
+        if (!*to_bool(text)) throw_usage("--no-session={}: no record of an exec is ever kept", text);
       },
       "", "keep no record of the process, as always");
   options.text("cidfile", values->cidfile, "FILE", "take the container's ID from a file").complete(Complete::file);

@@ -235,7 +235,8 @@ Option& OptionSet::decimal(std::string_view names, std::optional<double>& target
 Option& OptionSet::size(std::string_view names, std::optional<std::int64_t>& target, std::string_view help) {
   Option& option = add(names, Kind::size, "SIZE", help);
   option.set = [&option, &target](const std::string& given) {
-    target = given == "-1" ? -1 : parse_size(given, option_title(option));
+    target.reset();  // "" takes back what was given
+    if (!given.empty()) target = given == "-1" ? -1 : parse_size(given, option_title(option));
   };
   return option;
 }
@@ -346,13 +347,17 @@ void OptionSet::apply(const std::vector<Occurrence>& found) {
   for (const Occurrence& occurrence : found) {
     const Option& option = *occurrence.option;
     seen_.push_back(&option);
+    std::string value = occurrence.value;
+    if (value.empty()) value = option.when_empty;
+    if (option.spelling != nullptr) value = option.spelling(value);
+    if (option.kind == Kind::flag) read_bool(option, value);
     if (!option.choices.empty() &&
-        std::find(option.choices.begin(), option.choices.end(), occurrence.value) == option.choices.end()) {
+        std::find(option.choices.begin(), option.choices.end(), value) == option.choices.end()) {
       std::string words;
       for (auto choice : option.choices) words += (words.empty() ? "" : ", ") + std::string(choice);
       bad_value(option, occurrence.value, "one of " + words);
     }
-    option.set(occurrence.value);
+    option.set(value);
   }
 }
 

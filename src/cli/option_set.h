@@ -60,7 +60,9 @@ struct Option {
   std::string_view fallback;  ///< default as shown, "" = none worth showing
   std::string_view implied;   ///< value meant by the bare option, "" = a value is required
   std::vector<std::string_view> choices;
-  int wrong_value_code = kExitFailure;  ///< exit status when the value is none of the choices
+  std::string_view when_empty;                            ///< what "" stands for where choices are, "" = it is refused
+  std::string (*spelling)(const std::string&) = nullptr;  ///< turns other spellings of a choice into the one shown
+  int wrong_value_code = kExitFailure;                    ///< exit status when the value is none of the choices
   Complete completes = Complete::none;
   bool hidden = false;
   bool inherited = false;  ///< a global option, accepted after the command too
@@ -68,6 +70,15 @@ struct Option {
 
   Option& one_of(std::vector<std::string_view> words) {
     choices = std::move(words);
+    return *this;
+  }
+  Option& also_spelled(std::string (*turn)(const std::string&)) {
+    spelling = turn;
+    return *this;
+  }
+  /// "" is taken for `text`, as if the option were not given.
+  Option& empty_means(std::string_view text) {
+    when_empty = text;
     return *this;
   }
   Option& exits_with(int code) {
@@ -133,7 +144,7 @@ class OptionSet {
   Option& number(std::string_view names, std::optional<unsigned>& target, std::string_view value,
                  std::string_view help);
   Option& decimal(std::string_view names, std::optional<double>& target, std::string_view value, std::string_view help);
-  /// Bytes: "512m".
+  /// Bytes: "512m"; "" is as if it were not given.
   Option& size(std::string_view names, std::optional<std::int64_t>& target, std::string_view help);
   Option& duration(std::string_view names, std::chrono::nanoseconds& target, std::string_view help);
   /// Any other shape: `set` is called once for each occurrence, in order.

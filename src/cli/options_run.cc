@@ -38,6 +38,7 @@ void add_container_options(OptionSet& options, RunOptions& values) {
       .complete(Complete::file);
   options.text("sdnotify", config.sdnotify, "WHO", "who tells systemd that the service is ready")
       .one_of({"container", "conmon", "healthy", "ignore"})
+      .empty_means("container")
       .shows("container");
   options
       .custom(
@@ -56,6 +57,7 @@ void add_container_options(OptionSet& options, RunOptions& values) {
       "STREAM", "connect only this stream: stdin, stdout, stderr");
   options.text("log-driver", config.log_driver, "DRIVER", "where output goes")
       .one_of({"k8s-file", "json-file", "journald", "none", "passthrough"})
+      .empty_means("k8s-file")
       .shows("k8s-file");
   options.custom(
       "log-opt", Kind::map,
@@ -82,6 +84,8 @@ void add_image_options(OptionSet& options, RunOptions& values) {
           },
           "POLICY", "when to ask the registry")
       .one_of({"missing", "always", "never", "newer", "true", "false"})
+      .empty_means("missing")
+      .also_spelled(pull_policy)
       .shows("missing");
   options.flag("quiet,q", values.quiet, "do not show the progress of a pull");
   add_platform_options(options, values.config.platform, values.os, values.arch, values.variant);
@@ -136,6 +140,8 @@ void finish_subid_names(RunOptions& values) {
     return Strings{fmt::format("0:1:{}", count)};
   };
   auto& config = values.config;
+  if (values.subuid_name == "") values.subuid_name.reset();
+  if (values.subgid_name == "") values.subgid_name.reset();
   if (!values.subuid_name && !values.subgid_name) return;
   if (!config.userns.empty() || !config.uidmap.empty() || !config.gidmap.empty())
     throw_usage("--subuidname and --subgidname exclude --userns, --uidmap and --gidmap");
@@ -213,6 +219,7 @@ void add_health_options(OptionSet& options, RunOptions& values) {
   options.number("health-retries", values.health_retries, "N", "failures until the container is unhealthy").shows("3");
   options.text("health-on-failure", values.health.on_failure, "ACTION", "what happens when it becomes unhealthy")
       .one_of({"none", "kill", "restart", "stop"})
+      .empty_means("none")
       .shows("none");
   options.text("health-startup-cmd", values.health_startup_cmd, "COMMAND",
                "command that is run instead until it has succeeded");

@@ -36,6 +36,7 @@ void add_mount_options(OptionSet& options, RunOptions& values) {
       .shows("true");
   options.text("image-volume", config.image_volume, "MODE", "what becomes of volumes that the image declares")
       .one_of({"anonymous", "bind", "tmpfs", "ignore"})
+      .empty_means("anonymous")
       .shows("anonymous");
   options.size("shm-size", config.resources.shm_size, "size of /dev/shm").shows("64m");
   options

@@ -15,7 +15,14 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.list("env,e", values.env, "NAME[=VALUE]", "environment variable; a bare name or PRE* takes the host's")
       .complete(Complete::environment);
   options.csv("env-file", values.env_files, "FILE", "read environment variables from a file").complete(Complete::file);
-  options.map("env-merge", config.env_merge, "NAME=VALUE", "variable made from those of the image: PATH=${PATH}:/more");
+  options.custom(
+      "env-merge", Kind::map,
+      [&config](const std::string& text) {
+        const size_t equals = text.find('=');
+        if (equals == 0) throw_usage("--env-merge {}: the name of the variable is missing", quoted(text));
+        if (!text.empty()) config.env_merge.push_back(equals == std::string::npos ? text + "=" : text);
+      },
+      "NAME=VALUE", "change a variable of the image: PATH=${PATH}:/more");
   options.flag("env-host", values.env_host, "pass the whole environment of the caller");
   options.list("unsetenv", config.unset_env, "NAME", "leave out a variable of the image");
   options.flag("unsetenv-all", config.unset_env_all, "leave out all variables of the image");
@@ -47,6 +54,8 @@ void add_process_options(OptionSet& options, RunOptions& values) {
   options.number("oom-score-adj", config.resources.oom_score_adj, "N", "preference of the OOM killer, -1000 to 1000");
   options.text("systemd", config.systemd, "MODE", "prepare for systemd as PID 1; true: when that is the command")
       .one_of({"true", "false", "always"})
+      .empty_means("true")
+      .also_spelled([](const std::string& text) { return to_lower(text); })
       .shows("true");
   options.flag("passwd", config.passwd, "give a user that the image does not know a line in /etc/passwd").shows("true");
   const auto line = [&options](const char* name, Strings& lines, const char* help) {

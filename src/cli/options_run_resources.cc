@@ -14,10 +14,25 @@ void add_limit_options(OptionSet& options, store::Resources& resources) {
   options.number("cpu-shares,c", resources.cpu_shares, "N", "relative share of CPU time");
   options.number("cpu-quota", resources.cpu_quota, "MICROSECONDS", "CPU time in each period");
   options.number("cpu-period", resources.cpu_period, "MICROSECONDS", "length of a period for --cpu-quota");
-  options.text("cpuset-cpus", resources.cpuset_cpus, "LIST", "CPUs to run on: 0-3,5");
-  options.text("cpuset-mems", resources.cpuset_mems, "LIST", "memory nodes to use");
+  const auto set = [&options](const char* name, std::optional<std::string>& target, const char* help) {
+    options.custom(
+        name, Kind::text,
+        [&target](const std::string& text) {
+          target.reset();
+          if (!text.empty()) target = text;
+        },
+        "LIST", help);
+  };
+  set("cpuset-cpus", resources.cpuset_cpus, "CPUs to run on: 0-3,5");
+  set("cpuset-mems", resources.cpuset_mems, "memory nodes to use");
   options.number("pids-limit", resources.pids_limit, "N", "number of processes; -1: no limit");
-  options.number("blkio-weight", resources.blkio_weight, "N", "relative share of disk time, 10 to 1000");
+  options.custom(
+      "blkio-weight", Kind::number,
+      [&weight = resources.blkio_weight](const std::string& text) {
+        weight = to_int(text, 0, UINT16_MAX);
+        if (!weight && !text.empty()) throw_usage("--blkio-weight {}: must be a number from 10 to 1000", quoted(text));
+      },
+      "N", "relative share of disk time, 10 to 1000");
   options.csv("blkio-weight-device", resources.blkio_weight_device, "PATH:N", "relative share of one disk's time");
   options.csv("device-read-bps", resources.device_read_bps, "PATH:RATE", "limit of bytes read in a second");
   options.csv("device-write-bps", resources.device_write_bps, "PATH:RATE", "limit of bytes written in a second");
@@ -35,8 +50,11 @@ void add_resource_options(OptionSet& options, RunOptions& values) {
       [&resources](const std::string& text) { apply_key_values(resources.unified, text, "--cgroup-conf"); },
       "FILE=VALUE", "value for a file of the cgroup");
   options.text("cgroup-parent", config.cgroup_parent, "PATH", "cgroup to make the container's in");
-  options.text("cgroups", config.cgroups, "HOW", "whether the container has a cgroup of its own")
-      .one_of({"enabled", "disabled"})
+  options
+      .text("cgroups", config.cgroups, "HOW",
+            "whether the container has a cgroup of its own; no-conmon: as enabled, a monitor never has one")
+      .one_of({"enabled", "disabled", "no-conmon"})
+      .empty_means("enabled")
       .shows("enabled");
 }
 

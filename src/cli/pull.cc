@@ -46,6 +46,8 @@ Action define_pull(OptionSet& options) {
   options.flag("quiet,q", values->pull.quiet, "do not show the progress");
   options.text("policy", values->pull.policy, "POLICY", "when to ask the registry")
       .one_of({"always", "missing", "never", "newer"})
+      .empty_means("missing")
+      .also_spelled(pull_policy)
       .shows("always");
   add_platform_options(options, values->pull.platform, values->os, values->arch, values->variant);
   add_registry_options(options, values->pull);

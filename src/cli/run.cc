@@ -144,7 +144,6 @@ Started create_and_start(Invocation& invocation, RunCommand& values, const Optio
 }
 
 int run(Invocation& invocation, RunCommand& values, const OptionSet& options) {
-  if (values.detach && values.config.preserve_fds != 0) throw_usage("--detach and --preserve-fds exclude each other");
   check_preserved(values.config.preserve_fds);
   keep_preserved(values);
   if (values.config.remove_image && values.detach)
@@ -189,7 +188,7 @@ Action define_run(OptionSet& options) {
   options.custom(
       "rmi", Kind::flag,
       [values = values.get()](const std::string& text) {
-        values->config.remove_image = to_bool(text).value_or(true);
+        values->config.remove_image = *to_bool(text);
         if (values->config.remove_image) values->config.remove = true;
       },
       "", "remove the container and, unless another one uses it, its image when it ends");

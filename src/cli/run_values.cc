@@ -294,6 +294,14 @@ std::string join_platform(const std::string& platform, const std::string& os, co
   return joined;
 }
 
+std::string pull_policy(const std::string& text) {
+  std::string word = text;
+  if (!word.empty() && word.front() >= 'A' && word.front() <= 'Z')
+    word.front() = static_cast<char>(word.front() - 'A' + 'a');
+  if (word == "ifnotpresent" || text == "IfNotPresent") return "missing";
+  return word == "ifnewer" || text == "IfNewer" ? "newer" : word;
+}
+
 std::string parse_attach(std::string_view text) {
   const std::string word = to_lower(text);
   if (word != "stdin" && word != "stdout" && word != "stderr") {

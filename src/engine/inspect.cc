@@ -375,7 +375,7 @@ Json host_config_json(const store::ContainerRecord& record, const char* manager)
   for (const char* name :
        {"CpuCount", "CpuPercent", "DiskQuota", "IOMaximumBandwidth", "IOMaximumIOps", "KernelMemory"})
     json[name] = 0;
-  json["Cgroups"] = config.cgroups == "enabled" ? "default" : config.cgroups;
+  json["Cgroups"] = config.cgroups == "disabled" ? "disabled" : "default";
   json["Links"] = Json();
   json["OomScoreAdj"] = config.resources.oom_score_adj.value_or(0);
   json["PidMode"] = mode_or(config.pid, "private");

@@ -139,7 +139,11 @@ void Builder::environment() {
   if (!config.unset_env_all && !has_variable(env, "PATH")) env.insert(env.begin(), kDefaultPath);
   for (const std::string& key : config.unset_env)
     std::erase_if(env, [&](const std::string& entry) { return key_of(entry) == key; });
-  for (const auto& [key, value] : config.env_merge) set_variable(env, key, expand_variables(value, env));
+  // Only what there is can be merged with, each with what those before it made.
+  for (const std::string& entry : config.env_merge) {
+    const std::string key(key_of(entry));
+    if (has_variable(env, key)) set_variable(env, key, expand_variables(entry.substr(key.size() + 1), env));
+  }
   if (config.http_proxy)
     for (const auto& [key, value] : in.http_proxy_env)
       if (!has_variable(env, key)) env.push_back(key + "=" + value);

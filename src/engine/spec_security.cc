@@ -71,6 +71,8 @@ SecurityOptions parse_security_options(const store::Strings& options) {
     } else if (name == "label" && !value.empty()) {
       if (value == "disable")
         parsed.label_disable = true;
+      else if (value == "nested")  // whoever sees this directory takes SELinux for enabled, and sets labels
+        parsed.unmask.emplace_back("/sys/fs/selinux");
       else
         parsed.labels.push_back(value);
     } else if (name == "mask" && !value.empty()) {
@@ -102,7 +104,7 @@ SelinuxLabels selinux_labels(const store::Strings& labels, const std::string& ow
                               : name == "filetype" ? &file_type
                                                    : nullptr;
     if (part == nullptr || colon == std::string::npos || colon + 1 == label.size())
-      throw_usage("--security-opt label={}: disable, user:, role:, type:, level: and filetype: are possible",
+      throw_usage("--security-opt label={}: disable, nested, user:, role:, type:, level: and filetype: are possible",
                   quoted(label));
     *part = label.substr(colon + 1);
   }

@@ -96,8 +96,8 @@ struct ContainerConfig {
   unsigned timeout = 0;                  ///< seconds until kill, 0 = none
   std::string timezone;
   Strings passwd_entries, group_entries;
-  bool passwd = true;   ///< a user that the image does not know gets lines in passwd and group
-  StringMap env_merge;  ///< values that name variables of the image: "${PATH}:/more"
+  bool passwd = true;  ///< a user that the image does not know gets lines in passwd and group
+  Strings env_merge;   ///< "PATH=${PATH}:/more": values that name variables of the image, in order
   // life
   bool remove = false, remove_image = false, detach = false;
   std::string restart_policy = "no";  ///< no, always, on-failure, unless-stopped

@@ -262,9 +262,20 @@ std::string print(const T& value) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+/// Records had an object of the values of --env-merge, which has no order.
+void list_env_merge(Json& json) {
+  const auto config = json.find("config");
+  if (config == json.end() || !config->is_object()) return;
+  const auto merge = config->find("env_merge");
+  if (merge == config->end() || !merge->is_object()) return;
+  Json list = Json::array();
+  for (const auto& [key, value] : merge->items()) list.push_back(key + "=" + value.get_ref<const std::string&>());
+  *merge = std::move(list);
+}
+
 template <typename T>
 T parse(std::string_view text, std::string_view origin) {
-  const Json json = Json::parse(text, nullptr, false);
+  Json json = Json::parse(text, nullptr, false);
   if (!json.is_object()) throw_error("{}: not a JSON object (damaged)", origin);
   const auto schema = json.find("schema");
   if (schema == json.end() || !schema->is_number_integer()) throw_error("{}: no schema version (damaged)", origin);
@@ -273,6 +284,7 @@ T parse(std::string_view text, std::string_view origin) {
                                   schema->get<std::int64_t>(), T::kSchema));
   T value;
   try {
+    if constexpr (std::is_same_v<T, ContainerRecord>) list_env_merge(json);
     Reader reader{json};
     members(reader, value);
   } catch (Error& error) {

@@ -17,7 +17,12 @@ def run(kelp, *words, **more):
 
 def test_env_merge(kelp, place):
     assert run(kelp, "--env-merge", "PATH=${PATH}:/more", "busybox", "sh", "-c", "echo $PATH").text.endswith("/bin:/more")
-    assert run(kelp, "--env-merge", "X=a$NOTHING-b", "busybox", "sh", "-c", "echo $X").text == "a-b"
+    assert run(kelp, "--env-merge", "container=a$NOTHING-b", "busybox", "sh", "-c", "echo $container").text == "a-b"
+    # In order, each with what those before it made; what is not there is not made.
+    several = ("--env-merge", "container=x", "--env-merge", "PATH=${PATH}:/$container", "--env-merge", "PATH=${PATH}:/b",
+               "--env-merge", "NEW=y")
+    out = run(kelp, *several, "busybox", "sh", "-c", "echo $PATH $NEW").text
+    assert out.endswith("/bin:/x:/b")
 
 
 def test_passwd(kelp):
@@ -70,6 +75,10 @@ def test_preserve_fds(kelp, place):
     run_it = ("run", "--rm", *NONE)
     opened = f"3<{place}/three"
     assert with_descriptors(kelp, opened, *run_it, "--preserve-fds", "1", "busybox", "sh", "-c", "cat <&3").text == "third"
+    kept = ("run", "-d", "--name", "d", *NONE, "--preserve-fds", "1", "busybox", "sh", "-c", "cat <&3")
+    with_descriptors(kelp, opened, *kept)
+    kelp("wait", "d")
+    assert kelp("logs", "d").text == "third"
     result = with_descriptors(kelp, opened, *run_it, "--preserve-fds", "2", "busybox", "true", code=125)
     assert "descriptor 4 is not open" in result.err
     assert with_descriptors(kelp, opened, *run_it, "busybox", "sh", "-c", "cat <&3 || echo closed").text == "closed"

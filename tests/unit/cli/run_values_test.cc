@@ -126,6 +126,13 @@ TEST_CASE("small forms") {
   CHECK_THROWS_AS(apply_key_values(pairs, "=x", "--sysctl"), UsageError);
 }
 
+TEST_CASE("spellings of a pull policy") {
+  for (const char* text : {"always", "Always"}) CHECK(pull_policy(text) == "always");
+  for (const char* text : {"missing", "Missing", "ifnotpresent", "IfNotPresent"}) CHECK(pull_policy(text) == "missing");
+  for (const char* text : {"newer", "ifnewer", "IfNewer"}) CHECK(pull_policy(text) == "newer");
+  for (const char* text : {"NEVER", "1", "True"}) CHECK(pull_policy(text) != "never");
+}
+
 TEST_CASE("the last words of a program name the part of --hardened that it cannot live with") {
   kelp::store::ContainerConfig config;
   config.read_only = true;

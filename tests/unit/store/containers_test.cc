@@ -123,6 +123,8 @@ TEST_CASE("a record survives its JSON, defaults are left out") {
   CHECK(back.config.stop_timeout == 0U);
   CHECK(text.find("sig_proxy") == std::string::npos);
   CHECK_THROWS_AS(record_from_json("{\"schema\":2}", "x"), Error);
+  const auto old = record_from_json(R"({"schema":1,"config":{"env_merge":{"A":"1","B":"$A"}}})", "x");
+  CHECK(old.config.env_merge == Strings{"A=1", "B=$A"});
   CHECK_THROWS_AS(record_from_json("{\"schema\":1,\"config\":{\"tty\":3}}", "x"), Error);
   CHECK_THROWS_AS(record_from_json("", "x"), Error);
 }
