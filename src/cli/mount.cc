@@ -59,9 +59,8 @@ int unmount(Invocation& invocation, const UnmountCommand& values) {
   ContainerSelection selection(invocation, values.choice, "the name or ID of a container");
   return selection.for_each([&](const Chosen& chosen) {
     const bool was = engine::unmount_container(invocation.context, chosen.record, values.force);
-    if (!was && !values.choice.all && !values.force)
-      throw_usage("container {} is not mounted here", chosen.record.name);
-    if (was) print_line(chosen.word);
+    if (!was && values.choice.latest) throw_usage("container {} is not mounted here", chosen.record.name);
+    if (was || !values.choice.all) print_line(chosen.word);  // to take away what is not there is no failure
   });
 }
 
@@ -73,9 +72,6 @@ struct CleanupCommand {
 int cleanup(Invocation& invocation, const CleanupCommand& values) {
   ContainerSelection selection(invocation, values.choice, "the name or ID of a container");
   return selection.for_each([&](const Chosen& chosen) {
-    const auto status = store::status(invocation.context.layout, chosen.record).status;
-    // --all means those that can be cleaned up.
-    if (values.choice.all && status != store::Status::created && status != store::Status::exited) return;
     engine::clean_up_container(invocation.context, chosen.record);
     if (values.remove) engine::remove_container(invocation.context, chosen.record, {});
     print_line(chosen.word);

@@ -25,13 +25,15 @@ std::string host_side(const store::PortMapping& port) {
   return fmt::format("{}:{}", port.host_ip.empty() ? "0.0.0.0" : port.host_ip, port.host_port);
 }
 
-/// One container: all its ports, or the host's side of the one that is asked for ("80", "80/udp").
-int print_ports(const store::ContainerRecord& record, const std::string& wanted) {
+/// One container: all its ports, or the host's side of the one that is asked for ("80", "80/udp"). Nothing where it
+/// does not run: its ports are not there.
+int print_ports(Invocation& invocation, const store::ContainerRecord& record, const std::string& wanted) {
   std::string out;
   const size_t slash = wanted.find('/');
   const std::string protocol = slash == std::string::npos ? "tcp" : wanted.substr(slash + 1);
   const auto number = to_int(wanted.substr(0, slash), 1, 65535);
   if (!wanted.empty() && !number) throw_usage("{} is not a port", quoted(wanted));
+  if (store::status(invocation.context.layout, record).status != store::Status::running) return 0;
   for (const auto& port : sorted_ports(record)) {
     if (wanted.empty()) {
       out += fmt::format("{}/{} -> {}\n", port.container_port, port.protocol, host_side(port));
@@ -76,7 +78,7 @@ Action define_port(OptionSet& options) {
       return print_all(invocation);
     }
     const auto record = take_container(invocation, values->latest);
-    return print_ports(record, invocation.arguments.empty() ? "" : invocation.arguments.front());
+    return print_ports(invocation, record, invocation.arguments.empty() ? "" : invocation.arguments.front());
   };
 }
 

@@ -17,6 +17,7 @@
 #include "engine/rootfs.h"
 #include "engine/runtime_client.h"
 #include "engine/session.h"
+#include "engine/stop.h"
 #include "store/containers.h"
 #include "sys/clone.h"
 #include "sys/link.h"
@@ -99,9 +100,9 @@ std::string mount_container(Context& context, const store::ContainerRecord& reco
 }
 
 bool unmount_container(Context& context, const store::ContainerRecord& record, bool force) {
-  need_own_mounts("unmount");
   const std::string path = mount_point(context, record);
   if (!record.config.rootfs.empty() || !is_mounted(path)) return false;
+  need_own_mounts("unmount");
   if (::umount2(path.c_str(), force ? MNT_DETACH : 0) < 0) {
     const int saved = errno;
     SysError error(fmt::format("unmount container {}", record.name), saved);
@@ -122,6 +123,8 @@ std::vector<std::pair<store::ContainerRecord, std::string>> mounted_containers(C
 }
 
 void clean_up_container(Context& context, const store::ContainerRecord& record) {
+  // It waits for its start with everything made, which is what there is to take away.
+  if (store::status(context.layout, record).status == store::Status::initialized) stop_container(context, record, 0);
   for (int tries = 0; tries < 2500; ++tries) {
     const auto status = store::status(context.layout, record).status;
     if (status != store::Status::created && status != store::Status::exited && status != store::Status::stopping)

@@ -18,10 +18,11 @@ struct Context;
 /// throws  UsageError outside of `kelp unshare`, with a hint
 std::string mount_container(Context& context, const store::ContainerRecord& record);
 /// false: it is not mounted here.
+/// throws  UsageError where it is, outside of `kelp unshare`
 bool unmount_container(Context& context, const store::ContainerRecord& record, bool force);
 /// The containers mounted here, and where.
 std::vector<std::pair<store::ContainerRecord, std::string>> mounted_containers(Context& context);
-/// Takes away what a killed monitor has left of a container that does not run.
+/// Takes away what a killed monitor has left of a container that does not run, and what `init` has made of one.
 /// throws  UsageError when it runs
 void clean_up_container(Context& context, const store::ContainerRecord& record);
 

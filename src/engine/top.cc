@@ -69,6 +69,28 @@ std::string id_name(const sys::IdRanges& map, const std::map<std::uint32_t, std:
   return found == names.end() ? fmt::format("{}", inside) : found->second;
 }
 
+/// "6,77,extra", as podman lists supplementary groups: inside by name, or as the host's numbers.
+std::string group_list(const Process& process, const Names* inside) {
+  std::vector<std::string> list;
+  for (const auto& word : split(status_field(process, "Groups"), ' ')) {
+    const auto gid = to_int(word, 0, UINT32_MAX);
+    if (!gid) continue;
+    list.push_back(inside == nullptr ? word : id_name(inside->gids, inside->groups, static_cast<std::uint32_t>(*gid)));
+  }
+  return join(list, ",");
+}
+
+/// The label that a security module gives the process; "?" where none does.
+std::string security_label(const Process& process) {
+  std::string label;
+  try {
+    label = sys::try_read_file(fmt::format("/proc/{}/attr/current", process.pid), 4096).value_or("");
+  } catch (const Error&) {  // a kernel without such modules says EINVAL
+  }
+  while (!label.empty() && (label.back() == '\n' || label.back() == '\0')) label.pop_back();
+  return label.empty() ? "?" : label;
+}
+
 std::string seconds_text(double seconds) {
   const auto whole = static_cast<long>(seconds);
   if (whole >= 3600) return fmt::format("{}h{}m{}s", whole / 3600, whole / 60 % 60, whole % 60);
@@ -126,6 +148,9 @@ std::string show(std::string_view column, const Process& process, const Source& 
   if (column == "ruser") return id_name(names.uids, names.users, id_field(process, "Uid", 0));
   if (column == "group") return id_name(names.gids, names.groups, id_field(process, "Gid", 1));
   if (column == "rgroup") return id_name(names.gids, names.groups, id_field(process, "Gid", 0));
+  if (column == "groups") return group_list(process, &names);
+  if (column == "hgroups") return group_list(process, nullptr);
+  if (column == "label") return security_label(process);
   if (column == "huser") return fmt::format("{}", id_field(process, "Uid", 1));
   if (column == "hgroup") return fmt::format("{}", id_field(process, "Gid", 1));
   if (column == "pid") return inner_pid(process, "NSpid");
@@ -268,9 +293,12 @@ const std::vector<TopColumn>& top_columns() {
       {"comm", "%c", "COMMAND"},
       {"etime", "%t", "ELAPSED"},
       {"group", "%g", "GROUP"},
+      {"groups", "", "GROUPS"},
       {"hgroup", "", "HGROUP"},
+      {"hgroups", "", "HGROUPS"},
       {"hpid", "", "HPID"},
       {"huser", "", "HUSER"},
+      {"label", "", "LABEL"},
       {"nice", "%n", "NI"},
       {"pcpu", "%C", "%CPU"},
       {"pgid", "%r", "PGID"},

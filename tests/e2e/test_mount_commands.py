@@ -35,8 +35,9 @@ def test_mount_of_a_running_one_is_its_own(kelp):
 
 def test_unmount_says_what_is_wrong(kelp):
     kelp("create", "--name", "c", *NONE, "busybox", "true")
-    result = unshared(kelp, "kelp unmount c", code=125)
-    assert "not mounted" in result.err
+    assert unshared(kelp, "kelp unmount c; kelp unmount --all").lines == ["c"]  # nothing to take away is no failure
+    assert kelp("unmount", "c").text == "c" and kelp("unmount", "-a").out == ""
+    kelp.fails("unmount", "--latest", says="not mounted")
     result = unshared(kelp, "cd $(kelp mount c); kelp unmount c; kelp unmount --force --all", code=0)
     assert "kelp unmount --force" in result.err and len(result.lines) == 1
 
@@ -52,9 +53,18 @@ def test_cleanup(kelp):
     kelp("run", "-d", "--name", "r", *NONE, "busybox", "sleep", "1000")
     kelp("run", "--name", "done", *NONE, "busybox", "true")
     kelp.fails("container", "cleanup", "r", says="running", hint="kelp stop r")
-    assert kelp("container", "cleanup", "--all").text
+    result = kelp("container", "cleanup", "--all", code=125)
+    assert result.text == kelp("inspect", "-f", "{{.Id}}", "done").text and "r is running" in result.err
     assert kelp("container", "cleanup", "--rm", "done").text == "done"
     assert kelp("ps", "-a", "--format", "{{.Names}}").lines == ["r"]
+
+
+def test_cleanup_of_what_init_made(kelp):
+    kelp("create", "--name", "i", *NONE, "busybox", "echo", "hello")
+    kelp("init", "i")
+    assert kelp("container", "cleanup", "i").text == "i"
+    assert kelp("inspect", "-f", "{{.State.Status}}", "i").text in ("created", "exited")
+    assert kelp("start", "-a", "i").text == "hello"
 
 
 def test_volume_mount_prints_where_the_files_are(kelp):

@@ -244,10 +244,13 @@ def test_publish_forms(kelp):
     assert f"8000/tcp -> 127.0.0.1:{port}" in lines and len(lines) == 3
     assert re.search(r"8001/tcp -> 0\.0\.0\.0:\d+", "\n".join(lines))
     assert kelp("port", "a", "8000").text == f"127.0.0.1:{port}"
+    kelp.fails("port", "a", "8009", says="8009")
 
     assert answered(port) == b"served\n"
     ports = json.loads(kelp("inspect", "a").out)[0]["NetworkSettings"]["Ports"]
     assert ports["8000/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+    kelp("stop", "-t", "0", "a")
+    assert kelp("port", "a").out == kelp("port", "a", "8000").out == kelp("port", "a", "8009").out == ""
 
 
 def answered(port):
