@@ -69,6 +69,35 @@ void complete_container(Json& object) {
     if (!mount.contains("Name")) mount["Name"] = "";
 }
 
+/// What is null in the documents is an empty map or list to a template, as it is in Go; the function json prints null.
+void show_nothing_as_go_does(Json& value, JsonForms& forms) {
+  static const Json kNull;
+  static constexpr std::string_view kMaps[] = {"ExposedPorts", "Volumes", "Labels", "Annotations", "CgroupConf"};
+  static constexpr std::string_view kLists[] = {"Env",          "Entrypoint",          "Cmd",
+                                                "Links",        "VolumesFrom",         "BlkioWeightDevice",
+                                                "Log",          "BlkioDeviceReadBps",  "BlkioDeviceWriteBps",
+                                                "Secrets",      "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps",
+                                                "BoundingCaps", "EffectiveCaps"};
+  if (!value.is_structured()) return;
+  for (auto member = value.begin(); member != value.end(); ++member) {
+    if (!member->is_null()) {
+      show_nothing_as_go_does(*member, forms);
+      if (value.is_object() && member.key() == "Ports")
+        for (Json& bindings : *member)
+          if (bindings.is_null()) forms.emplace(&(bindings = Json::array()), &kNull);
+      continue;
+    }
+    if (!value.is_object()) continue;
+    if (member.key() == "Config" && value.contains("Tag")) *member = Json::object();  // LogConfig's
+    const auto is_named = [&member](std::string_view name) { return member.key() == name; };
+    if (std::any_of(std::begin(kMaps), std::end(kMaps), is_named))
+      *member = Json::object();
+    else if (std::any_of(std::begin(kLists), std::end(kLists), is_named))
+      *member = Json::array();
+    if (!member->is_null()) forms.emplace(&*member, &kNull);
+  }
+}
+
 /// Podman leaves out these members of a container where they are zero, false or empty; templates know them all the
 /// same.
 void leave_out_empty(Json& object) {
@@ -107,15 +136,17 @@ int inspect(Invocation& invocation, InspectCommand& values) {
     }
   }
   const bool plain = values.format.empty() || values.format == "json";
+  JsonForms forms;
   for (Json& object : objects) {
     if (plain) {
       leave_out_empty(object);
     } else {
       complete_image_config(object);
       complete_container(object);
+      show_nothing_as_go_does(object, forms);
     }
   }
-  if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects));
+  if (!objects.empty() || values.format.empty()) print(render_objects(values.format, objects, forms));
   const auto message = [&](const std::string& word) {
     return values.type == "all" ? fmt::format("no such object: {}", kelp::quoted(word))
                                 : fmt::format("no such {}: {}", values.type, kelp::quoted(word));

@@ -150,12 +150,12 @@ std::string render_list(const ListFormat& how, const Json& rows, const Json* jso
   return render_table(lines);
 }
 
-std::string render_objects(const std::string& format, const Json& objects) {
+std::string render_objects(const std::string& format, const Json& objects, const JsonForms& forms) {
   if (format.empty() || format == "json") return pretty_json(objects);
   const Template object_template(format);
   std::string out;
   for (const Json& object : objects) {
-    out += object_template.render(object);
+    out += object_template.render(object, forms);
     out += '\n';
   }
   return out;

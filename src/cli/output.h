@@ -46,8 +46,8 @@ struct ListFormat {
 /// throws UsageError for a bad template
 std::string render_list(const ListFormat& how, const Json& rows, const Json* json);
 
-/// `inspect`-like output: all objects as one JSON list, or the template for each.
-std::string render_objects(const std::string& format, const Json& objects);
+/// `inspect`-like output: all objects as one JSON list, or the template for each. forms: Template::render's.
+std::string render_objects(const std::string& format, const Json& objects, const JsonForms& forms = {});
 
 /// "3 hours ago"
 std::string age(std::chrono::system_clock::time_point since);

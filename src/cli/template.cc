@@ -19,9 +19,9 @@ using Kind = TemplateOperand::Kind;
 
 /// Names whose objects are Go maps, so that an absent key is "<no value>" rather than a mistake.
 bool is_map_name(std::string_view name) {
-  static constexpr std::string_view kNames[] = {"Labels",  "Annotations",  "Options",      "Ports",    "PortBindings",
-                                                "Sysctls", "ExposedPorts", "Volumes",      "Networks", "Config.Labels",
-                                                "Data",    "Storage",      "GraphOptions", "Unified",  "Status"};
+  static constexpr std::string_view kNames[] = {
+      "Labels",  "Annotations", "Options",       "Ports", "PortBindings", "Sysctls",      "Registries", "ExposedPorts",
+      "Volumes", "Networks",    "Config.Labels", "Data",  "Storage",      "GraphOptions", "Unified",    "Status"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 

@@ -14,6 +14,7 @@
 #include "cgroup/cgroup.h"
 #include "engine/context.h"
 #include "engine/host.h"
+#include "engine/image_program.h"
 #include "engine/inspect.h"
 #include "engine/make_spec.h"
 #include "engine/package_owner.h"
@@ -203,6 +204,13 @@ Json cpu_use() {
           {"userPercent", percent(values[0] + values[1])}};
 }
 
+/// registries.conf, which only kelp-image reads: the registries that short names are looked for in, and each rule.
+Json registries_json(Context& context) {
+  const ImageCall call{.arguments = {"registries"}, .plain = true};
+  const Json answer = Json::parse(run_image_program(context, call), nullptr, false);
+  return answer.is_object() && answer.contains("registries") ? answer["registries"] : Json::object();
+}
+
 struct Rename {
   const char *json, *go;
 };
@@ -237,7 +245,7 @@ Json exported_names(const Json& facts) {
     for (const Rename& rename : kRenames) {
       if (entry.key() == rename.json) key = rename.go;
     }
-    out[key] = exported_names(entry.value());
+    out[key] = entry.key() == "registries" ? entry.value() : exported_names(entry.value());  // names of the user's
   }
   return out;
 }
@@ -300,6 +308,7 @@ Json host_info(Context& context) {
   json["plugins"] = {{"log", {"k8s-file", "json-file", "none", "passthrough"}},
                      {"network", {"slirp4netns", "host", "none", "container", "ns"}},
                      {"volume", {"local"}}};
+  json["registries"] = registries_json(context);
   json["store"] = std::move(places);
   return json;
 }

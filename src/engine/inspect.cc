@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -332,6 +333,20 @@ const char* manager_name(const Context& context, const store::ContainerRecord& r
   return context.global.cgroup_manager == "systemd" ? "systemd" : "cgroupfs";
 }
 
+/// "5m" as podman shows it, "5MB": the limit itself is counted in powers of 1024.
+std::string log_size(const std::string& text) {
+  try {
+    double bytes = static_cast<double>(parse_size(text, "log option max-size"));
+    double unit = 1;
+    const auto letter = text.find_first_of("kKmMgGtTpP");
+    if (letter != std::string::npos)
+      unit = std::pow(1000.0 / 1024, std::string_view("kmgtp").find(to_lower(text.substr(letter, 1))) + 1);
+    return human_size_short(static_cast<std::uint64_t>(bytes * unit + 0.5));
+  } catch (const Error&) {  // of a record that somebody else has written
+    return text;
+  }
+}
+
 Json host_config_json(const store::ContainerRecord& record, const char* manager) {
   const auto& config = record.config;
   Json json;
@@ -354,7 +369,7 @@ Json host_config_json(const store::ContainerRecord& record, const char* manager)
   if (const auto tag = config.log_options.find("tag"); tag != config.log_options.end())
     json["LogConfig"]["Tag"] = tag->second;
   if (const auto size = config.log_options.find("max-size"); size != config.log_options.end())
-    json["LogConfig"]["Size"] = size->second;
+    json["LogConfig"]["Size"] = log_size(size->second);
   json["NetworkMode"] = config.networks.empty() ? "slirp4netns" : config.networks.front();
   json["PortBindings"] = bindings_json(record.ports);
   json["RestartPolicy"] = restart_policy_json(config);

@@ -39,6 +39,7 @@ constexpr image::Verb kVerbs[] = {
     {"import", "change message os arch variant", "", &image::verb_import, true},
     {"pack", "root-link owners", "overlay", &image::verb_pack, false},
     {"ping", "cert-dir tls-verify", "", &image::verb_ping, false},
+    {"registries", "", "no-unpack", &image::verb_registries, false},
     {"commit", "upper root-fd base owners config created created-by author message format name", "squash",
      &image::verb_commit, false},
     {"untar", "root-fd uid gid", "", &image::verb_untar, false},

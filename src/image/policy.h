@@ -59,6 +59,7 @@ class RegistryPolicy {
   [[nodiscard]] const RegistryRule* rule_for(const spec::ImageName& name) const;
 
   [[nodiscard]] const std::vector<std::string>& search_registries() const noexcept { return search_; }
+  [[nodiscard]] const std::vector<RegistryRule>& rules() const noexcept { return rules_; }
 
  private:
   void add_aliases(std::string_view toml, const std::string& what);

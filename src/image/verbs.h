@@ -67,6 +67,7 @@ std::string verb_save(VerbRequest& request);           // save.cc
 std::string verb_import(VerbRequest& request);         // import.cc
 std::string verb_pack(VerbRequest& request);           // import.cc
 std::string verb_ping(VerbRequest& request);           // ping.cc
+std::string verb_registries(VerbRequest& request);     // registries.cc
 std::string verb_commit(VerbRequest& request);         // commit.cc
 std::string verb_untar(VerbRequest& request);          // commit.cc
 std::string verb_take_over(VerbRequest& request);      // take_over.cc

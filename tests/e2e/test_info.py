@@ -20,4 +20,14 @@ def test_names_of_fields_are_podmans(kelp):
 def test_as_text_it_is_yaml(kelp):
     lines = kelp("info").lines
     assert [line for line in lines if line and not line.startswith((" ", "-"))] == \
-        ["host:", "plugins:", "store:", "version:"]
+        ["host:", "plugins:", "registries:", "store:", "version:"]
+
+
+def test_registries_are_those_of_the_users_file(kelp, place):
+    (place / "r.conf").write_text('unqualified-search-registries = ["quay.io"]\n[[registry]]\nlocation = "r.org"\ninsecure = true\n')
+    env = {"CONTAINERS_REGISTRIES_CONF": str(place / "r.conf")}
+    found = json.loads(kelp("info", "--format", "json", env=env).out)["registries"]
+    assert found["search"] == ["quay.io"] and found["r.org"]["Insecure"] is True and found["r.org"]["Mirrors"] is None
+    assert kelp("info", "--format", "{{.Registries.search}} {{.Registries.nothing}}", env=env).text == "[quay.io] <no value>"
+    (place / "r.conf").write_text("nonsense = [")
+    kelp.fails("info", env=env, says="r.conf")
