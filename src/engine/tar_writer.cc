@@ -171,6 +171,13 @@ void TarWriter::add(int dirfd, const char* name, const std::string& path, bool s
     throw_errno("look at {}", quoted(path));
   }
   if (S_ISSOCK(info.st_mode)) return;
+  if (same_mount && mount_ != 0 && mount_id(dirfd, name) != mount_) {
+    // What lies below the mount cannot be seen from here, and what is mounted is not this tree's.
+    info.st_uid = info.st_gid = 0;
+    info.st_mode = S_ISDIR(info.st_mode) ? S_IFDIR | 0755 : S_IFREG | 0644;
+    header(S_ISDIR(info.st_mode) ? path + "/" : path, info, S_ISDIR(info.st_mode) ? '5' : '0', 0, "", {});
+    return;
+  }
   if (S_ISLNK(info.st_mode)) {
     std::string target(4096, '\0');
     const ssize_t length = ::readlinkat(dirfd, name, target.data(), target.size());
@@ -196,7 +203,7 @@ void TarWriter::add(int dirfd, const char* name, const std::string& path, bool s
       return;
     }
     header(path + "/", info, '5', 0, "", attributes);
-    if (!same_mount || mount_id(fd.get(), "") == mount_) add_contents(fd.get(), path + "/", same_mount);
+    add_contents(fd.get(), path + "/", same_mount);
     return;
   }
   header(path, info, S_ISCHR(info.st_mode) ? '3' : S_ISBLK(info.st_mode) ? '4' : '6', 0, "", {});

@@ -25,7 +25,7 @@ class TarWriter {
   void give_all_to(uid_t uid, gid_t gid) { owner_ = {uid, gid}; }
 
   /// The entry `name` of the directory, as `path` in the archive; directories with everything below them.
-  /// same_mount: what is mounted below is left out (its mount point stays, empty).
+  /// same_mount: what is mounted below is left out (its mount point stays, empty, as if it were new).
   /// Sockets are left out, extended attributes kept except overlayfs' own. throws SysError
   void add(int dirfd, const char* name, const std::string& path, bool same_mount);
   /// The contents of an open directory, each below `prefix` ("" or "x/").

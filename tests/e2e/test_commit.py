@@ -5,6 +5,8 @@ import tarfile
 
 import pytest
 
+from harness import confine
+
 NONE = ("--network", "none")
 
 
@@ -109,3 +111,37 @@ def test_refusals(kelp):
     kelp("create", "--name", "c", *NONE, "busybox", "true")
     kelp.fails("commit", "c", "Not A Name", says="Not A Name")
     kelp.fails("commit", "--change", "DANCE now", "c", says="DANCE")
+
+
+def export(kelp, name):
+    """{path: (type, mode, uid, gid, size)}"""
+    kelp("export", "-o", kelp.dir / "export.tar", name)
+    with tarfile.open(kelp.dir / "export.tar") as tar:
+        return {member.name: (member.type, member.mode, member.uid, member.gid, member.size) for member in tar}
+
+
+def test_export_sees_nothing_of_what_is_mounted(kelp, place):
+    """Whether the container runs or not: what lies below, also where no mount call can uncover it."""
+    (place / "bound").write_text("of the host\n")
+    (place / "bound").chmod(0o640)
+    for options in ((), ("--userns", "keep-id")):
+        kelp("run", "-d", "--name", "c", *NONE, *options, "-v", "v:/data", "-v", f"{place}/bound:/bound", "busybox", "sleep", "1000")
+        kelp("exec", "-u", "0", "c", "touch", "/data/file")
+        running = export(kelp, "c")
+        assert running["sys"] == running["proc"] == running["dev"] == (tarfile.DIRTYPE, 0o755, 0, 0, 0)
+        assert running["bound"][4] == 0 and running["data"][0] == tarfile.DIRTYPE and "data/file" not in running
+        with (place / "refused.tar").open("wb") as file:  # no mount call can uncover what is below
+            refused = confine.command(kelp.path, "export", "c", deny=("open_tree",))
+            assert kelp.start(*refused[1:], path=refused[0], stdout=file).wait(60) == 0
+        with tarfile.open(place / "refused.tar") as tar:
+            below = {member.name: (member.type, member.mode, member.uid, member.gid, member.size) for member in tar}
+        assert below.keys() == running.keys() and below["bound"][4] == 0
+        assert [below[name] for name in ("sys", "proc", "dev")] == [running[name] for name in ("sys", "proc", "dev")]
+        kelp("commit", "-q", "-s", "c", "flat")
+        assert kelp("diff", "c").lines == [line for line in kelp("diff", "c").lines if "sys" not in line and "bound" not in line]
+        kelp("stop", "-t", "0", "c")
+        assert export(kelp, "c") == running
+        kelp("create", "--name", "f", *NONE, "flat", "true")
+        flat = export(kelp, "f")
+        assert flat["sys"] == running["sys"] and flat["proc"] == running["proc"] and flat["bound"] == running["bound"]
+        kelp("rm", "c", "f")
