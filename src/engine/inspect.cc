@@ -17,6 +17,7 @@
 #include "engine/logs.h"
 #include "engine/make_spec.h"
 #include "engine/session.h"
+#include "store/blobs.h"
 #include "store/containers.h"
 #include "store/health_record.h"
 #include "sys/lock.h"
@@ -519,6 +520,17 @@ Json inspect_container(Context& context, const store::ContainerRecord& record, b
   return json;
 }
 
+namespace {
+
+/// The media type that the image's manifest says of itself.
+std::string manifest_type(Context& context, const store::ImageRecord& image) {
+  const auto text = store::read_blob(context.layout, DigestName::require(image.digest), spec::kMaxDocumentBytes);
+  const auto manifest = spec::parse_manifest(text, "manifest " + image.digest);
+  return manifest.media_type.empty() ? spec::media::kManifest : manifest.media_type;
+}
+
+}  // namespace
+
 Json inspect_image(Context& context, const store::ImageRecord& image) {
   Json json;
   json["Id"] = image.id;
@@ -527,7 +539,7 @@ Json inspect_image(Context& context, const store::ImageRecord& image) {
   json["RepoDigests"] = image.repo_digests();
   json["Parent"] = "";
   const spec::ImageConfig config = store::read_image_config(context.layout, image);
-  json["Comment"] = config.history.empty() ? "" : config.history.back().comment;
+  json["Comment"] = !config.comment.empty() || config.history.empty() ? config.comment : config.history.back().comment;
   json["Created"] = image.created;
   Json run = Json::parse(spec::print_run_config(image.config), nullptr, false);
   json["Config"] = run.is_object() ? run : Json::object();
@@ -544,7 +556,7 @@ Json inspect_image(Context& context, const store::ImageRecord& image) {
   json["RootFS"] = {{"Type", "layers"}, {"Layers", config.diff_ids}};
   json["Labels"] = image.config.labels.empty() ? Json() : map_json(image.config.labels);
   json["Annotations"] = Json::object();
-  json["ManifestType"] = spec::media::kManifest;
+  json["ManifestType"] = manifest_type(context, image);
   json["User"] = image.config.user;
   Json history = Json::array();
   for (const auto& entry : config.history) {

@@ -2,11 +2,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <vector>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "image/compression.h"
 #include "image/digest.h"
 #include "image/pack.h"
 #include "image/unpack.h"
@@ -69,19 +72,46 @@ void take_base(VerbRequest& request, bool squash, spec::ImageConfig& config, spe
     manifest.layers.push_back({.media_type = layer.media_type, .digest = layer.blob, .size = layer.size});
 }
 
-/// Docker's documents differ in their media types only.
-void make_docker(spec::ImageManifest& manifest) {
-  manifest.media_type = spec::media::kDockerManifest;
-  manifest.config.media_type = spec::media::kDockerConfig;
-  for (auto& layer : manifest.layers) {
-    if (ends_with(layer.media_type, "gzip")) layer.media_type = spec::media::kDockerLayerGzip;
-    if (layer.media_type == spec::media::kLayerTar) layer.media_type = spec::media::kDockerLayerTar;
+/// Docker's manifests have no zstd layers: such a one is kept once more, as a plain tar.
+void inflate_layer(VerbRequest& request, spec::Descriptor& layer, const std::string& diff_id) {
+  const Fd blob = store::open_blob(request.layout, DigestName::require(layer.digest));
+  FdSource packed(blob.get(), "the blob " + layer.digest);
+  const auto plain = decompress(packed, "the blob " + layer.digest, InflateLimits::none());
+  HashingSource hashed(*plain);
+  store::BlobWriter writer(request.layout);
+  std::vector<char> buffer(256UL * 1024);
+  while (const size_t got = hashed.read(buffer.data(), buffer.size())) writer.write(buffer.data(), got);
+  const DigestName digest = hashed.digest();
+  if (digest.str() != diff_id) throw_error("the blob {} does not hold the layer {}", layer.digest, diff_id);
+  writer.publish(digest);
+  layer.digest = diff_id;
+  layer.size = hashed.count();
+  layer.media_type = spec::media::kDockerLayerTar;
+}
+
+/// One manifest has one family of media types, whatever the image below came as.
+void set_media_types(VerbRequest& request, spec::ImageManifest& manifest, const std::vector<std::string>& diff_ids,
+                     bool docker) {
+  namespace media = spec::media;
+  if (docker) {
+    manifest.media_type = media::kDockerManifest;
+    manifest.config.media_type = media::kDockerConfig;
+  }
+  for (size_t i = 0; i < manifest.layers.size(); ++i) {
+    spec::Descriptor& layer = manifest.layers[i];
+    if (layer.media_type == media::kLayerGzip || layer.media_type == media::kDockerLayerGzip)
+      layer.media_type = docker ? media::kDockerLayerGzip : media::kLayerGzip;
+    else if (layer.media_type == media::kLayerTar || layer.media_type == media::kDockerLayerTar)
+      layer.media_type = docker ? media::kDockerLayerTar : media::kLayerTar;
+    else if (docker && layer.media_type == media::kLayerZstd)
+      inflate_layer(request, layer, diff_ids.at(i));
   }
 }
 
 store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnings) {
   const Arguments& arguments = request.arguments;
   const bool squash = arguments.flag("squash");
+  const bool docker = arguments.value("format").value_or("oci") == "docker";
   Fd opened;
   int root = -1;
   if (const auto upper = arguments.value("upper")) {
@@ -103,6 +133,7 @@ store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnin
   if (const auto run = arguments.value("config")) config.config = spec::parse_run_config(*run, "--config");
   config.created = arguments.value("created").value_or("");
   if (const auto author = arguments.value("author")) config.author = *author;
+  config.comment = docker ? arguments.value("message").value_or("") : "";
   config.history.push_back({.created = config.created,
                             .created_by = arguments.value("created-by").value_or("kelp commit"),
                             .author = arguments.value("author").value_or(""),
@@ -110,7 +141,7 @@ store::ImageRecord commit(VerbRequest& request, std::vector<std::string>& warnin
   const std::string config_text = spec::print_image_config(config);
   manifest.config = {
       .media_type = spec::media::kConfig, .digest = sha256_of(config_text).str(), .size = config_text.size()};
-  if (arguments.value("format").value_or("oci") == "docker") make_docker(manifest);
+  set_media_types(request, manifest, config.diff_ids, docker);
   const std::string manifest_text = spec::print_manifest(manifest);
   store::put_blob(request.layout, sha256_of(config_text), config_text);
   store::put_blob(request.layout, sha256_of(manifest_text), manifest_text);

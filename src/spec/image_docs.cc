@@ -405,6 +405,7 @@ ImageConfig parse_image_config(std::string_view text, std::string_view what) {
   ImageConfig result;
   result.created = root.text("created");
   result.author = root.text("author");
+  result.comment = root.text("comment");
   result.platform = read_platform(root);
   if (const auto config = root.find("config")) result.config = read_run_config(*config);
   const Place rootfs = root.need("rootfs");
@@ -462,6 +463,7 @@ std::string print_image_config(const ImageConfig& config) {
   ordered_json result = ordered_json::object();
   put(result, "created", config.created);
   put(result, "author", config.author);
+  put(result, "comment", config.comment);
   result["architecture"] = config.platform.architecture;
   put(result, "variant", config.platform.variant);
   result["os"] = config.platform.os;

@@ -108,6 +108,7 @@ struct HistoryEntry {
 struct ImageConfig {
   std::string created;  ///< RFC 3339 as written, "" = unknown
   std::string author;
+  std::string comment;  ///< of Docker's documents; OCI's have comments in their history only
   Platform platform;
   ImageRunConfig config;
   Strings diff_ids;  ///< "sha256:…", base first

@@ -55,6 +55,31 @@ def uploads():
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_an_image_of_dockers_shape_is_pushed_as_one(bare_kelp, registry, place, compression):
+    """commit -f docker, whatever the image below is packed with, and a commit of OCI's shape from that again."""
+    load(bare_kelp, images.busybox_image(compression=compression), place, "localhost/base:1")
+    bare_kelp("run", "--name", "c", "--network", "none", "base:1", "sh", "-c", "echo here > /here")
+    bare_kelp("commit", "-q", "-f", "docker", "-m", "a word", "-a", "me", "c", "dock:1")
+    bare_kelp("push", "-q", PLAIN, "dock:1", f"{registry.address}/dock:{compression}")
+    manifest, _ = remote(f"{registry.address}/dock:{compression}")
+    assert manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
+    assert manifest["config"]["mediaType"] == "application/vnd.docker.container.image.v1+json"
+    assert {layer["mediaType"] for layer in manifest["layers"]} <= {"application/vnd.docker.image.rootfs.diff.tar.gzip",
+                                                                    "application/vnd.docker.image.rootfs.diff.tar"}
+    skopeo("copy", "-q", "--src-tls-verify=false", f"docker://{registry.address}/dock:{compression}", f"dir:{place}/copy")
+    seen = json.loads(bare_kelp("image", "inspect", "dock:1").out)[0]
+    assert (seen["ManifestType"], seen["Comment"]) == (manifest["mediaType"], "a word")
+    assert json.loads(skopeo("inspect", "--config", "--raw", f"dir:{place}/copy"))["comment"] == "a word"
+    bare_kelp("create", "--name", "d", "--network", "none", "dock:1", "true")
+    bare_kelp("commit", "-q", "-m", "another", "d", "again:1")
+    seen = json.loads(bare_kelp("image", "inspect", "again:1").out)[0]
+    assert seen["Comment"] == "another" and seen["ManifestType"] == images.OCI_MANIFEST
+    text = (bare_kelp.store / "blobs/sha256" / seen["Digest"].removeprefix("sha256:")).read_text()
+    assert "docker" not in text
+    assert bare_kelp("run", "--rm", "--network", "none", "again:1", "cat", "/here").text == "here"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 def test_what_was_pulled_is_pushed_with_the_same_digests(bare_kelp, registry, place, compression):
     layout = images.busybox_image([LayerTar().file("how", compression)], compression=compression).write_layout(
         place / "layout", "x")
