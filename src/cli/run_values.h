@@ -59,9 +59,9 @@ std::string check_detach_keys(std::string_view text);
 /// --platform from the three single options; throws when both ways are used.
 std::string join_platform(const std::string& platform, const std::string& os, const std::string& arch,
                           const std::string& variant);
-/// -a: stdin, stdout or stderr in any case.
 /// The spellings that podman has besides always, missing, never and newer: "Always", "IfNotPresent", "ifnewer".
 std::string pull_policy(const std::string& text);
+/// -a: stdin, stdout or stderr in any case.
 std::string parse_attach(std::string_view text);
 /// --add-host name[;name…]:ip; host-gateway is a valid address.
 void check_add_host(std::string_view text);
