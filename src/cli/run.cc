@@ -35,7 +35,8 @@ struct RunCommand : RunOptions {
 /// --replace: whatever has the name goes first.
 void remove_namesake(Invocation& invocation, const RunOptions& values) {
   if (!values.replace) return;
-  const auto old = store::find(invocation.context.layout, values.config.name);
+  const auto holder = store::id_of_name(invocation.context.layout, values.config.name);
+  const auto old = holder ? store::find(invocation.context.layout, *holder) : std::nullopt;
   if (!old || old->name != values.config.name) return;
   engine::RemoveOptions removal;
   removal.force = removal.volumes = true;

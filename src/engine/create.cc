@@ -65,7 +65,8 @@ store::ImageDefaults defaults_of(const store::ImageRecord& image) {
 void check_name_is_free(Context& context, const std::string& name) {
   if (name.empty()) return;
   store::check_name(name, "container");
-  const auto other = store::find(context.layout, name);
+  const auto holder = store::id_of_name(context.layout, name);  // not of an id that begins so
+  const auto other = holder ? store::find(context.layout, *holder) : std::nullopt;
   if (!other || other->name != name) return;
   UsageError error(
       fmt::format("the container name {} is already in use by {}: you have to remove (or rename) that "

@@ -125,7 +125,7 @@ def test_a_port_in_use(refused):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         refused("run", "-d", "-p", f"127.0.0.1:{listener.getsockname()[1]}:80", "busybox", "true",
-                says="in use")
+                says="in use", code=126)
 
 
 # --- registries ------------------------------------------------------------------------------------------------------

@@ -232,6 +232,14 @@ def test_rename(kelp):
     kelp("create", "--name", "old", *NONE, "busybox", "true")
 
 
+def test_a_name_may_be_how_several_ids_begin(kelp):
+    ids = [kelp("create", *NONE, "busybox", "true").text for _ in range(17)]
+    digit = next(one for one in "0123456789abcdef" if sum(name.startswith(one) for name in ids) > 1)
+    for options in ((), ("--replace",)):
+        kelp("create", *options, "--name", digit, *NONE, "busybox", "true")
+        assert kelp("inspect", "--format", "{{.Name}}", digit).text == digit
+
+
 def test_wait_for_several_and_conditions(kelp):
     for n in (1, 2):
         kelp("run", "-d", "--name", f"w{n}", *NONE, "busybox", "sh", "-c", f"sleep 0.3; exit {n}")
