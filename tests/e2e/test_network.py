@@ -352,7 +352,7 @@ def test_a_privileged_port_is_named(kelp):
     if int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read()) <= 81:
         needs.skip("privileged-ports")
     result = kelp("run", "-d", "-p", "81:80", "busybox", "sleep", "100", code=None)
-    assert result.code == 125 and "81" in result.err and "ip_unprivileged_port_start" in result.err
+    assert result.code == 126 and "81" in result.err and "ip_unprivileged_port_start" in result.err
 
 
 def test_an_ipv6_bind_is_refused_with_the_reason(kelp):
