@@ -78,7 +78,7 @@ def test_weights_of_disks_are_set_or_refused(run):
         assert out == "default 50\n98:0 200\n"
         return
     for option in ("--blkio-weight 50", "--blkio-weight-device /dev/ubda:200"):
-        lines = run(f"kelp {CONTAINER} {option} busybox true", status=125).err.splitlines()
+        lines = run(f"kelp {CONTAINER} {option} busybox true", status=126).err.splitlines()
         assert len(lines) == 2 and "this kernel has no io." in lines[0] and "weight" in lines[0], lines
         assert lines[1].startswith("hint: ") and "BFQ_GROUP_IOSCHED" in lines[1], lines
     assert "/dev/none" in run(f"kelp {CONTAINER} --blkio-weight-device /dev/none:200 busybox true", status=125).err
